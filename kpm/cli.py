@@ -1,0 +1,99 @@
+"""``kpm``: the command line. Each command is a function; its arguments are its flags."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kpm.errors import UserError, pick
+
+# name: (module, function, one line of help); modules are imported only when their command is used.
+COMMANDS = {
+    "run": ("kpm.workbook.runner", "run_command", "run notebooks with papermill"),
+    "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
+    "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
+    "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),
+    "data show": ("kpm.datasets.command", "data_show", "a picture of samples per factor"),
+    "results": ("kpm.workbook.results", "results_command", "our figures beside the papers'"),
+    "bench": ("kpm.workbook.bench", "bench_command", "speed ratios to a named reference"),
+    "report": ("kpm.environment", "report_command", "the environment report"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (2 for a mistake in what was asked, with one line that says which)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage())
+            return 0
+        if argv[0] == "--version":
+            from kpm import __version__
+
+            print(__version__)
+            return 0
+        name, rest = _command(argv)
+        if name is None:
+            print(usage(argv[0]))
+            return 0
+        module, function, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(module), function)
+        return int(call(command, rest, f"kpm {name}") or 0)
+    except UserError as error:
+        print(f"kpm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kpm: interrupted", file=sys.stderr)
+        return 130
+
+
+def usage(group: str = "") -> str:
+    """The list of commands, of one group (``"data"``) or all."""
+    shown = {k: v for k, v in COMMANDS.items() if not group or k.split()[0] == group}
+    width = max(map(len, shown)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (_, _, text) in shown.items()]
+    return "\n".join(["usage: kpm COMMAND [ARGUMENTS]", "", *lines, "", "kpm COMMAND --help says more."])
+
+
+def _command(argv: list[str]) -> tuple[str | None, list[str]]:
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    if argv[0] in groups:
+        if len(argv) == 1 or argv[1] in ("-h", "--help"):
+            return None, []
+        words = [name.split()[1] for name in COMMANDS if name.startswith(argv[0] + " ")]
+        return f"{argv[0]} {pick(f'{argv[0]} command', argv[1], words)}", argv[2:]
+    return pick("command", argv[0], groups | {n for n in COMMANDS if " " not in n}), argv[1:]
+
+
+def call(command: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
+    """Parse `argv` by the signature of `command` and call it; an unknown flag is one line with the nearest names.
+
+    A command with an attribute ``prepare`` gets `argv` first and answers with the function to parse for: that is how
+    defaults can depend on what is asked for.
+    """
+    import tyro
+
+    if hasattr(command, "prepare"):
+        command, argv = command.prepare(list(argv))
+
+    @functools.wraps(command)
+    def later(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return lambda: command(*args, **kwargs)
+
+    run, unknown = tyro.cli(later, args=list(argv), prog=prog, return_unknown_args=True)
+    if unknown:
+        help_text = tyro.extras.get_parser(later, prog=prog).format_help()
+        flags = sorted(set(re.findall(r"--[a-z][\w-]*", re.sub(r"\x1b\[[0-9;]*m", "", help_text))))
+        near = difflib.get_close_matches(unknown[0], flags, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"see {prog} --help"
+        raise UserError(f"unknown argument {unknown[0]!r}; {hint}")
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

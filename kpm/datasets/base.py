@@ -1,0 +1,100 @@
+"""The one face every dataset of sequences has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCES = ("auto", "real", "synthetic")
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceDataset:
+    """Sequences composed on demand from their factors, on the device that asks for them.
+
+    Nothing is stored per sequence but its labels: `compose` turns factor labels into frames, a batch at a time.
+
+    Attributes
+    ----------
+    name : str
+        Dataset name; a stand-in has its own (``"puppets"``), never the real one's.
+    source : {"real", "re-render", "synthetic"}
+        Where the frames come from.
+    split : str
+    factors : dict of str to Tensor
+        Label of each factor for each sequence, integer tensors of shape ``(n,)``.
+    factor_sizes : dict of str to int
+        Number of classes of each factor.
+    static, dynamic : tuple of str
+        Which factors stay the same over a sequence and which describe its motion.
+    shape : tuple of int
+        Shape of one sequence, ``(time, channels, height, width)``.
+    scale : float
+        Frames are ``uint8 / scale`` as floats (Sprites divides by 256, not by 255).
+    compose : callable
+        Maps ``{factor: labels of shape (b,)}`` to uint8 frames of shape ``(b, *shape)`` on the labels' device.
+    class_names : dict of str to tuple of str
+        What the labels mean, for pictures and tables.
+    """
+
+    name: str
+    source: str
+    split: str
+    factors: Mapping[str, Tensor]
+    factor_sizes: Mapping[str, int]
+    static: tuple[str, ...]
+    dynamic: tuple[str, ...]
+    shape: tuple[int, ...]
+    compose: Callable[[dict[str, Tensor]], Tensor]
+    scale: float = 255.0
+    class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    description: str = ""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.factors.values())))
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Frames, uint8: one sequence ``(time, ...)`` for an integer, else a batch ``(b, time, ...)``."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index {index} is out of range for {len(self)} sequences")
+            return self[torch.tensor([index % len(self)])][0]
+        return self.compose(self.labels(index))
+
+    def labels(self, index: slice | Tensor) -> dict[str, Tensor]:
+        """Labels of the chosen sequences, ``{factor: (b,)}``."""
+        return {name: values[index] for name, values in self.factors.items()}
+
+    @property
+    def data(self) -> Tensor:
+        """Every sequence of the split at once, uint8 ``(n, *shape)``. Large: prefer a batch of indices."""
+        return self[:]
+
+    def to_float(self, frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """uint8 frames as floats in [0, 1], the form the models take."""
+        return frames.to(dtype).div_(self.scale)
+
+    def to(self, device: torch.device | str) -> SequenceDataset:
+        """The same dataset with its labels, and so its composition, on `device`."""
+        return dataclasses.replace(self, factors={k: v.to(device) for k, v in self.factors.items()})
+
+    def subset(self, index: Tensor, split: str | None = None) -> SequenceDataset:
+        """The chosen sequences as a dataset of their own."""
+        return dataclasses.replace(self, factors=self.labels(index), split=split or self.split)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, source, split, size, shape and factors as plain values, for reports and results."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "split": self.split,
+            "sequences": len(self),
+            "shape": list(self.shape),
+            "static": {f: self.factor_sizes[f] for f in self.static},
+            "dynamic": {f: self.factor_sizes[f] for f in self.dynamic},
+            "description": self.description,
+        }

@@ -1,0 +1,146 @@
+"""Koopman autoencoder of video: CNN + LSTM encoder, linear dynamics in the latent space, LSTM + CNN decoder.
+
+With one operator for the whole batch (``scope="batch"``) it is SKD (Berman, Naiman, Azencot, ICLR 2023) with the
+corrections of the SSM-SKD thesis; with one operator per sequence (``scope="sequence"``) it is SSM-SKD.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kpm.models import koopman
+from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
+
+Scope = Literal["batch", "sequence"]
+
+
+@dataclasses.dataclass(frozen=True)
+class KoopmanAutoencoderConfig:
+    """Sizes of the model; the defaults are SSM-SKD on Sprites ([SSM-SKD] Tables 5-7).
+
+    Attributes
+    ----------
+    scope : {"sequence", "batch"}
+        One Koopman operator per sequence (SSM-SKD) or one for the whole batch (SKD).
+    latent_dim : int
+        K, size of a frame's latent vector.
+    hidden_dim : int
+        H, output size of the decoder's LSTM.
+    static_size : int
+        s, how many eigenvalues are held at 1.
+    dropout : float
+        On the latents that are decoded for the reconstruction loss.
+    width : int
+        Channels of the first convolution; each further one doubles it.
+    channels : int
+        Colour channels of a frame. Frames are 64 x 64.
+    """
+
+    scope: Scope = "sequence"
+    latent_dim: int = 15
+    hidden_dim: int = 170
+    static_size: int = 1
+    dropout: float = 0.2
+    width: int = 32
+    channels: int = 3
+
+
+class Output(NamedTuple):
+    """What a forward pass gives: latents (n, t, K), frames (n, t, c, h, w), eigenvalues.
+
+    A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
+    """
+
+    latents: Tensor
+    predicted_latents: Tensor
+    reconstruction: Tensor
+    prediction: Tensor
+    eigenvalues: Tensor
+
+
+def _block(layer: nn.Module, channels: int) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))
+
+
+class Encoder(nn.Module):
+    """Frames ``(n, t, c, 64, 64)`` to latents ``(n, t, K)``: five convolutions per frame, then an LSTM over time."""
+
+    def __init__(self, config: KoopmanAutoencoderConfig):
+        super().__init__()
+        w, k = config.width, config.latent_dim
+        sizes = [config.channels, w, 2 * w, 4 * w, 8 * w]
+        self.cnn = nn.Sequential(
+            *(_block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
+            nn.Sequential(Conv2d(8 * w, k, 4, 1, 0), nn.BatchNorm2d(k), nn.Tanh()),
+        )
+        self.lstm = nn.LSTM(k, k, batch_first=True)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        n, t = frames.shape[:2]
+        features = self.cnn(frames.flatten(0, 1)).view(n, t, -1)
+        with torch.autocast(frames.device.type, enabled=False):
+            return self.lstm(features.float())[0]
+
+
+class Decoder(nn.Module):
+    """Latents ``(n, t, K)`` to frames ``(n, t, c, 64, 64)``: an LSTM over time, then five transposed convolutions."""
+
+    def __init__(self, config: KoopmanAutoencoderConfig):
+        super().__init__()
+        w, h = config.width, config.hidden_dim
+        sizes = [8 * w, 4 * w, 2 * w, w]
+        self.lstm = nn.LSTM(config.latent_dim, h, batch_first=True)
+        self.cnn = nn.Sequential(
+            _block(Seed2d(h, 8 * w, 4), 8 * w),
+            *(_block(ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
+            nn.Sequential(ConvTranspose2d(w, config.channels, 4, 2, 1), nn.Sigmoid()),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        n, t = latents.shape[:2]
+        with torch.autocast(latents.device.type, enabled=False):
+            hidden = self.lstm(latents.float())[0]
+        frames = self.cnn(hidden.reshape(n * t, -1, 1, 1))
+        return frames.unflatten(0, (n, t))
+
+
+class KoopmanAutoencoder(nn.Module):
+    """SKD and SSM-SKD in one model; see `KoopmanAutoencoderConfig`."""
+
+    def __init__(self, config: KoopmanAutoencoderConfig | None = None):
+        super().__init__()
+        self.config = config = config or KoopmanAutoencoderConfig()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.drop = nn.Dropout(config.dropout)
+        # Convolutions are up to twice as fast when the channels of a pixel lie together in memory.
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents ``(n, t, K)`` of frames ``(n, t, c, 64, 64)`` in [0, 1]."""
+        if frames.ndim != 5 or frames.shape[-2:] != (64, 64) or frames.shape[2] != self.config.channels:
+            raise ValueError(f"frames: expected (n, t, {self.config.channels}, 64, 64), got {tuple(frames.shape)}")
+        return self.encoder(frames)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames ``(n, t, c, 64, 64)`` of latents ``(n, t, K)``."""
+        if latents.ndim != 3 or latents.shape[-1] != self.config.latent_dim:
+            raise ValueError(f"latents: expected (n, t, {self.config.latent_dim}), got {tuple(latents.shape)}")
+        return self.decoder(latents)
+
+    def forward(self, frames: Tensor) -> Output:
+        """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder."""
+        z = self.encode(frames)
+        with torch.autocast(frames.device.type, enabled=False):
+            predicted, eigenvalues = koopman.predict(z, self.config.scope)
+        both = self.decode(torch.cat([self.drop(z), predicted]))
+        return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
+
+    @torch.no_grad()
+    def split(self, frames: Tensor) -> koopman.Split:
+        """Static and dynamic parts of the latents of `frames`; put the model in eval mode first."""
+        return koopman.split(self.encode(frames), self.config.scope, self.config.static_size)

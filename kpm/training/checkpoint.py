@@ -1,0 +1,99 @@
+"""Checkpoints: one safetensors file with tensors and, in its header, everything needed to use them again.
+
+No pickle is read or written. A file is written beside its final name and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kpm import environment, files
+from kpm.errors import UserError
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
+
+FORMAT = "kpm-1"
+
+
+def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
+    """Write `tensors` and `meta` (JSON values) atomically."""
+    # A digest of the tensors' bytes finds flipped bits, which safetensors itself does not look for.
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {"format": FORMAT, "meta": json.dumps(meta), "digest": _digest(tensors)}
+    with files.atomic(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata=header)
+    return path
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and meta of a checkpoint; `UserError` names the file if it is absent, foreign, truncated or altered."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path.name!r} in {path.parent.name!r}")
+    try:
+        with safetensors.safe_open(path, "pt") as f:
+            header = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint {path.name!r} is damaged: {error}") from error
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path.name!r} is not a kpm checkpoint (format {header.get('format')!r}, expected {FORMAT!r})")
+    found = _digest(tensors)
+    if found != header["digest"]:
+        raise UserError(f"checkpoint {path.name!r} is damaged: expected digest {header['digest']}, found {found}")
+    return tensors, json.loads(header["meta"])
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].contiguous()
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy() if t.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_model(
+    path: Path, model: nn.Module, train: dict[str, Any], progress: dict[str, Any], half: bool = False
+) -> Path:
+    """Weights of `model` for use by others, with its config, how it was trained, how far, and on what machine.
+
+    Parameters
+    ----------
+    train : dict
+        The training config, as plain values.
+    progress : dict
+        Steps, wall time, validation figures and the like.
+    half : bool
+        Store floating-point tensors in bf16 (half the size).
+    """
+    state = {k: v.bfloat16() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    meta = {
+        "model": type(model).__name__,
+        "config": dataclasses.asdict(model.config),
+        "train": train,
+        "progress": progress,
+        "environment": environment.report({"train": train["seed"]} if "seed" in train else None).to_dict(),
+    }
+    return save(path, state, meta)
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KoopmanAutoencoder, dict[str, Any]]:
+    """The model of a checkpoint in eval mode, float32, and the checkpoint's meta."""
+    tensors, meta = read(path)
+    if meta.get("model") != "KoopmanAutoencoder":
+        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a KoopmanAutoencoder")
+    model = KoopmanAutoencoder(KoopmanAutoencoderConfig(**meta["config"]))
+    prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+    return model.eval().to(device), meta

@@ -1,0 +1,122 @@
+"""What defines a training run. Every field is a flag of ``kpm train``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from kpm.errors import UserError, pick
+from kpm.models.koopman_autoencoder import KoopmanAutoencoderConfig
+
+METHODS = ("skd", "ssm-skd")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A run of SKD or SSM-SKD; the defaults are SSM-SKD on Sprites ([SSM-SKD] Tables 5-7) unless said otherwise."""
+
+    method: str = "ssm-skd"
+    """skd (one operator per batch) or ssm-skd (one per sequence)."""
+    dataset: str = "sprites"
+    """Dataset name, see `kpm data list`."""
+    source: Literal["auto", "real", "synthetic"] = "auto"
+    """Where the frames come from; auto takes the real data if it is there."""
+    train_split: str = "train"
+    """Split to learn from."""
+    validation_split: str = "validation"
+    """Held-out split that chooses the best weights."""
+    latent_dim: int = 15
+    """K, size of a frame's latent vector."""
+    hidden_dim: int = 170
+    """H, size of the decoder's LSTM."""
+    static_size: int = 1
+    """s, eigenvalues held at 1."""
+    dropout: float = 0.2
+    """On the latents of the reconstruction branch."""
+    width: int = 32
+    """Channels of the first convolution."""
+    w_reconstruction: float = 16.0
+    """Weight of the reconstruction loss."""
+    w_predicted_latents: float = 1.0
+    """Weight of the latent prediction loss, eq. 1 (zero by construction for one operator per sequence)."""
+    w_prediction: float = 1.0
+    """Weight of the ambient prediction loss, eq. 2."""
+    w_eigenvalues: float = 1.0
+    """Weight of the spectral loss, eq. 4."""
+    threshold: float = 0.75
+    """alpha, real part above which a dynamic eigenvalue is penalised."""
+    epochs: int = 250
+    """Passes over the training split."""
+    steps: int | None = None
+    """Stop after so many steps instead of `epochs`."""
+    batch_size: int = 32
+    """Sequences per step."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from zero."""
+    patience: int = 10
+    """Validations without improvement before the learning rate falls (ReduceLROnPlateau)."""
+    lr_factor: float = 0.5623413
+    """By which it then falls (10^(-1/4))."""
+    ema: float = 0.0
+    """Decay per step of a running average of the weights that is validated and saved as the best; 0 for none."""
+    clip: float = 5.0
+    """Largest gradient norm."""
+    seed: int = 7253
+    """Of weights, data order and dropout."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto probes whether this machine is faster with bf16."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    validation_sequences: int = 900
+    """At most so many held-out sequences are looked at."""
+
+    def __post_init__(self) -> None:
+        pick("method", self.method, METHODS)
+        for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps must be at least 1, got {self.steps}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1 or not 0 <= self.ema < 1:
+            raise UserError(f"dropout and ema must lie in [0, 1), got {self.dropout} and {self.ema}")
+        if self.static_size >= self.latent_dim:
+            raise UserError(f"static_size {self.static_size} leaves no dynamic mode in latent_dim {self.latent_dim}")
+        if self.method == "ssm-skd" and self.static_size != 1:
+            raise UserError(f"static_size: ssm-skd has one static mode per sequence, got {self.static_size}")
+
+    def model(self, channels: int = 3) -> KoopmanAutoencoderConfig:
+        return KoopmanAutoencoderConfig(
+            scope="sequence" if self.method == "ssm-skd" else "batch",
+            latent_dim=self.latent_dim,
+            hidden_dim=self.hidden_dim,
+            static_size=self.static_size,
+            dropout=self.dropout,
+            width=self.width,
+            channels=channels,
+        )
+
+    def quick(self) -> TrainConfig:
+        """A minute on two cores: enough to see the losses fall, not to learn the data."""
+        return dataclasses.replace(
+            self, steps=120, batch_size=16, learning_rate=2e-3, warmup_steps=20, validation_sequences=64
+        )
+
+
+# [SSM-SKD] Table 7; SKD's sizes are those with which its results can be reproduced (thesis 2.2.2, items 2 and 6).
+_PRESETS: dict[tuple[str, str], dict] = {
+    ("ssm-skd", "sprites"): {},
+    ("skd", "sprites"): {"latent_dim": 40, "hidden_dim": 80, "static_size": 12, "w_reconstruction": 15.0},
+}
+_PRESETS |= {(m, "puppets"): _PRESETS[m, "sprites"] for m in METHODS}
+
+
+def preset(method: str = "ssm-skd", dataset: str = "sprites") -> TrainConfig:
+    """The published settings of a method on a dataset."""
+    pick("method", method, METHODS)
+    pick("dataset", dataset, {d for _, d in _PRESETS})
+    return TrainConfig(method=method, dataset=dataset, **_PRESETS[method, dataset])

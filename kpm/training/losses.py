@@ -1,0 +1,47 @@
+"""The five losses of [SSM-SKD] eqs. 1-5."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kpm.models import koopman
+from kpm.models.koopman_autoencoder import Output
+from kpm.training.config import TrainConfig
+
+
+def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+    """Weighted loss terms by name; their sum is what is minimised.
+
+    Parameters
+    ----------
+    output : Output
+        Of `KoopmanAutoencoder` on `frames`.
+    frames : Tensor
+        ``(n, t, c, h, w)`` in [0, 1].
+    config : TrainConfig
+        Weights, static size and threshold.
+    """
+    static, dynamic = koopman.spectral_loss(output.eigenvalues, config.static_size, config.threshold, config.latent_dim)
+    return {
+        "reconstruction": config.w_reconstruction * F.mse_loss(output.reconstruction.float(), frames),
+        "predicted_latents": config.w_predicted_latents * F.mse_loss(output.predicted_latents, output.latents),
+        "prediction": config.w_prediction * F.mse_loss(output.prediction.float(), frames),
+        "static_eigenvalues": config.w_eigenvalues * static.float(),
+        "dynamic_eigenvalues": config.w_eigenvalues * dynamic.float(),
+    }
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss term or the gradient is not finite; the message names the step and the term."""
+
+
+def check_finite(terms: dict[str, Tensor], step: int) -> dict[str, float]:
+    """Loss terms as floats, in one transfer; raises `NonFiniteLoss` if one is NaN or infinite."""
+    values = dict(zip(terms, torch.stack([t.detach() for t in terms.values()]).tolist()))
+    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
+    if bad:
+        listing = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        raise NonFiniteLoss(f"step {step}: loss term {bad[0]!r} is not finite ({listing})")
+    return values

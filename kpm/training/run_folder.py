@@ -1,0 +1,109 @@
+"""A run's folder: one run of one set of parameters, written by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kpm import files
+from kpm.errors import UserError
+from kpm.training.config import TrainConfig
+
+# How far to train is not what a run is: it may be changed on resuming.
+_MAY_CHANGE = ("epochs", "steps")
+
+
+class Log:
+    """Lines of JSON, one per event, appended and flushed at once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, **event: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(event) + "\n")
+
+    def read(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Events, of one kind if asked; a last line cut short by a crash is left out."""
+        events = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    events.append(json.loads(line))
+        return [e for e in events if kind is None or e["kind"] == kind]
+
+    def truncate(self, step: int) -> None:
+        """Forget what happened after `step`: a resumed run writes it again."""
+        kept = [e for e in self.read() if e["step"] <= step]
+        files.write_text(self.path, "".join(json.dumps(e) + "\n" for e in kept))
+
+
+class RunFolder:
+    """Checks that a folder fits a config, holds it for this process, and knows its files.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a run of other parameters (named), a run and `resume` is false, or is in use.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, resume: bool):
+        self.folder = folder
+        self.plain_config = dataclasses.asdict(config)
+        self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
+        self.log = Log(folder / "log.jsonl")
+        self._resume = resume
+        self._lock: Any = None
+
+    @property
+    def can_resume(self) -> bool:
+        return self._resume and self.last.is_file()
+
+    def meta(self, model: nn.Module, state: Any) -> dict[str, Any]:
+        return {
+            "model": type(model).__name__,
+            "config": dataclasses.asdict(model.config),
+            "train": self.plain_config,
+            "progress": dataclasses.asdict(state),
+        }
+
+    def __enter__(self) -> RunFolder:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(f"run folder {self.folder.name!r} is in use by another process") from None
+        try:
+            self._check()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _check(self) -> None:
+        path = self.folder / "config.json"
+        if path.is_file():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            except json.JSONDecodeError as error:
+                raise UserError(f"run folder {self.folder.name!r}: config.json is damaged ({error})") from error
+            new = self.plain_config
+            changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
+            if changed:
+                what = ", ".join(f"{k} {before[k]!r} -> {new[k]!r}" for k in changed)
+                raise UserError(f"run folder {self.folder.name!r} holds a run of other parameters ({what})")
+            if not self._resume:
+                raise UserError(f"run folder {self.folder.name!r} holds this run already; use --resume to go on")
+        files.write_json(path, self.plain_config)
+
+    def __exit__(self, *exc: object) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._lock.close()
