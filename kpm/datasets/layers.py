@@ -61,7 +61,11 @@ class Compositor:
         ink = base.any(-1).flatten(0, 3).any(0) | torch.cat([top, crown])[..., 3].flatten(0, 2).any(0)
         rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
         self.box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-        tables = (base.flatten(0, 1), top[..., :3], top[..., 3:], crown[..., :3], crown[..., 3:] > 0)
+        # `over` with its part that belongs to the top done here, and masks one per colour: half the time per batch.
+        ahead = top[..., :3].to(torch.int32) * top[..., 3:] + 128
+        through = (255 - top[..., 3:]).expand_as(top[..., :3])
+        crowned = (crown[..., 3:] > 0).expand_as(crown[..., :3])
+        tables = (base.flatten(0, 1), ahead, through, crown[..., :3], crowned)
         # One row per (variant, action): a row is the whole animation inside the box.
         rows_of = [t[:, :, :, self.box[0], self.box[1]].flatten(0, 1).contiguous() for t in tables]
         self._tables = {torch.device("cpu"): tuple(rows_of)}
@@ -74,10 +78,11 @@ class Compositor:
     def __call__(self, labels: dict[str, Tensor]) -> Tensor:
         """Frames, uint8 ``(b, time, 3, height, width)``, stored channels-last so that convolutions need not copy."""
         action = labels["action"]
-        base, top, top_alpha, hair, hair_mask = self._on(action.device)
+        base, ahead, through, hair, hair_mask = self._on(action.device)
         row = (labels["skin"] * self.variants["pants"] + labels["pants"]) * self.actions + action
         top_row, hair_row = (labels[name] * self.actions + action for name in ("top", "hair"))
-        inside = over(top[top_row], top_alpha[top_row], base[row])
+        inside = ahead[top_row].addcmul_(base[row].to(torch.int32), through[top_row].to(torch.int32))
+        inside = inside.mul_(257).bitwise_right_shift_(16).to(torch.uint8)  # (t + (t >> 8)) >> 8 in one go
         inside = torch.where(hair_mask[hair_row], hair[hair_row], inside)
         frames = inside.new_zeros((*inside.shape[:2], *self.size, 3))
         frames[:, :, self.box[0], self.box[1]] = inside

@@ -41,7 +41,7 @@ class Split:
 
 
 def shared_operator(z: Tensor) -> Tensor:
-    """Least-squares operator of all pairs ``z[:, t] -> z[:, t+1]``, float64 ``(K, K)``; minimum norm if undetermined."""
+    """Least-squares operator of all pairs ``z[:, t] -> z[:, t+1]``, float64 ``(K, K)``; or of minimum norm."""
     _check(z)
     z = z.double()
     past, future = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
@@ -109,7 +109,8 @@ def split(z: Tensor, scope: str, static_size: int = 1, pair: bool = False) -> Sp
         Latents ``(n, t, K)``.
     scope : {"batch", "sequence"}
     static_size : int
-        How many eigenvalues nearest 1 make the static part. Per-sequence operators have exactly one static mode.
+        How many eigenvalues nearest 1 make the static part. Per-sequence operators have exactly one static mode; it
+        is sought among their non-zero eigenvalues.
     pair : bool
         If the static eigenvalue of a sequence is complex, take its conjugate too. The published procedure takes the
         single complex mode and the real part of what it decodes, which is the default.

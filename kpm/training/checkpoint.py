@@ -6,6 +6,7 @@ No pickle is read or written. A file is written beside its final name and rename
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,6 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
     for name in sorted(tensors):
         t = tensors[name].contiguous()
@@ -63,7 +62,12 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def save_model(
-    path: Path, model: nn.Module, train: dict[str, Any], progress: dict[str, Any], half: bool = False
+    path: Path,
+    model: nn.Module,
+    train: dict[str, Any],
+    progress: dict[str, Any],
+    machine: environment.Environment | None = None,
+    half: bool = False,
 ) -> Path:
     """Weights of `model` for use by others, with its config, how it was trained, how far, and on what machine.
 
@@ -73,16 +77,19 @@ def save_model(
         The training config, as plain values.
     progress : dict
         Steps, wall time, validation figures and the like.
+    machine : Environment, optional
+        Where it was trained; this process's own by default.
     half : bool
         Store floating-point tensors in bf16 (half the size).
     """
     state = {k: v.bfloat16() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    machine = machine or environment.report({"train": train["seed"]} if "seed" in train else None)
     meta = {
         "model": type(model).__name__,
         "config": dataclasses.asdict(model.config),
         "train": train,
         "progress": progress,
-        "environment": environment.report({"train": train["seed"]} if "seed" in train else None).to_dict(),
+        "environment": machine.to_dict(),
     }
     return save(path, state, meta)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
+from kpm import environment
 from kpm.datasets.base import SequenceDataset
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.training import checkpoint, hardware
@@ -43,7 +44,7 @@ class Progress:
     wall_s: float = 0.0
     precision: str = "32-true"
     best: dict[str, float] = dataclasses.field(default_factory=dict)
-    scheduler: dict[str, Any] = dataclasses.field(default_factory=dict)
+    plateau: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -63,7 +64,7 @@ def train(
     ----------
     config : TrainConfig
     folder : path
-        Run folder: ``config.json``, ``log.jsonl``, ``last.safetensors`` (to go on from), ``best.safetensors`` (weights).
+        Run folder: ``config.json``, ``log.jsonl``, ``last.safetensors`` (to resume), ``best.safetensors`` (weights).
     data : pair of SequenceDataset
         To learn from, and held out.
     resume : bool
@@ -95,14 +96,15 @@ def train(
         torch.manual_seed(config.seed)
         model = KoopmanAutoencoder(config.model(train_data.shape[1])).to(where)
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
-        scheduler = ReduceLROnPlateau(optimizer, factor=config.lr_factor, patience=config.patience, threshold=1e-4)
+        plateau = Plateau(config)
         average = _copy(model) if config.ema else model
         if tensors:
             _restore(tensors, model, average, optimizer)
-            scheduler.load_state_dict(state.scheduler)
+            plateau.load(state.plateau)
         run.log.truncate(state.step)
         net, fabric_optimizer = fabric.setup(model, optimizer)
 
+        machine = environment.report({"train": config.seed})
         batch = min(config.batch_size, len(train_data))
         per_epoch = len(train_data) // batch
         total = config.steps or config.epochs * per_epoch
@@ -114,7 +116,7 @@ def train(
 
         def save_last() -> None:
             state.wall_s = wall_before + time.monotonic() - started
-            state.scheduler = scheduler.state_dict()
+            state.plateau = plateau.state()
             checkpoint.save(run.last, _flatten(model, average, optimizer), run.meta(model, state))
 
         with stop:
@@ -125,14 +127,16 @@ def train(
                 index = order[position * batch : (position + 1) * batch].to(where)
                 torch.manual_seed(_mix(config.seed, 2 * state.step))
                 for group in optimizer.param_groups:
-                    group["lr"] = _learning_rate(scheduler, config, state.step)
+                    group["lr"] = plateau.rate(state.step)
 
                 net.train()
                 frames = train_data.to_float(train_data[index])
                 terms = koopman_losses(net(frames), frames, config)
                 values = check_finite(terms, state.step)
                 fabric.backward(sum(terms.values()))
-                norm = float(fabric.clip_gradients(net, fabric_optimizer, max_norm=config.clip))
+                norm = float(
+                    fabric.clip_gradients(net, fabric_optimizer, max_norm=config.clip, error_if_nonfinite=False)
+                )
                 if not math.isfinite(norm):
                     raise NonFiniteLoss(f"step {state.step}: gradient norm is {norm}")
                 fabric_optimizer.step()
@@ -150,13 +154,14 @@ def train(
                 out_of_time = max_hours is not None and time.monotonic() - started > 3600 * max_hours
                 if _validation_due(state.step, per_epoch * config.validate_every, total):
                     scores = validate(average, validation_data, config, fabric)
-                    scheduler.step(scores["loss"])
+                    if state.step % (per_epoch * config.validate_every) == 0:  # where a longer run looks, too
+                        plateau.step(scores["loss"])
                     run.log.write(
                         step=state.step, kind="validation", wall_s=wall_before + time.monotonic() - started, **scores
                     )
                     if not state.best or scores["loss"] < state.best["loss"]:
                         state.best = {"step": state.step, **scores}
-                        checkpoint.save_model(run.best, average, run.plain_config, dataclasses.asdict(state))
+                        checkpoint.save_model(run.best, average, run.plain_config, dataclasses.asdict(state), machine)
                 if time.monotonic() - saved > save_every_s:
                     save_last()
                     saved = time.monotonic()
@@ -171,7 +176,7 @@ def train(
 def validate(
     model: nn.Module, data: SequenceDataset, config: TrainConfig, fabric: Fabric | None = None
 ) -> dict[str, float]:
-    """Losses and reconstruction MSE of `model` on held-out sequences, the first `validation_sequences` of a fixed order."""
+    """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order."""
     was_training = model.training
     model.eval()
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -200,14 +205,30 @@ def _validation_due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total or step == min(100, every // 2)
 
 
-def _learning_rate(scheduler: ReduceLROnPlateau, config: TrainConfig, step: int) -> float:
-    ramp = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    return ramp * config.learning_rate * _plateau_factor(scheduler, config)
+class Plateau:
+    """Learning rate by step: a linear warm-up, then lower by a factor whenever the validation loss stops falling."""
 
+    def __init__(self, config: TrainConfig):
+        self.warmup = config.warmup_steps
+        # ReduceLROnPlateau changes an optimiser's rate; given one of its own, the warm-up cannot get in its way.
+        self._holder = torch.optim.SGD([torch.zeros(1)], config.learning_rate)
+        self._scheduler = ReduceLROnPlateau(
+            self._holder, factor=config.lr_factor, patience=config.patience, threshold=1e-4
+        )
 
-def _plateau_factor(scheduler: ReduceLROnPlateau, config: TrainConfig) -> float:
-    last = getattr(scheduler, "_last_lr", None)
-    return last[0] / config.learning_rate if last else 1.0
+    def rate(self, step: int) -> float:
+        ramp = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return ramp * self._holder.param_groups[0]["lr"]
+
+    def step(self, loss: float) -> None:
+        self._scheduler.step(loss)
+
+    def state(self) -> dict[str, Any]:
+        return {"lr": self._holder.param_groups[0]["lr"], **self._scheduler.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._holder.param_groups[0]["lr"] = state["lr"]
+        self._scheduler.load_state_dict({k: v for k, v in state.items() if k != "lr"})
 
 
 def _mix(seed: int, counter: int) -> int:
@@ -253,9 +274,12 @@ def _restore(
     model.load_state_dict(part("model."))
     if average is not model:
         average.load_state_dict(part("average."))
+    parameters = list(model.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
         i, name = key.split(".", 1)
+        if value.ndim:  # the fused optimiser reads memory, so moments must lie as their parameter does
+            value = torch.empty_like(parameters[int(i)], requires_grad=False).copy_(value)
         state.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
