@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
+import io
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,11 +18,13 @@ from kpm.errors import UserError, pick
 COMMANDS = {
     "run": ("kpm.workbook.runner", "run_command", "run notebooks with papermill"),
     "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
+    "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with their figures"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
     "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),
     "data show": ("kpm.datasets.command", "data_show", "a picture of samples per factor"),
     "results": ("kpm.workbook.results", "results_command", "our figures beside the papers'"),
     "bench": ("kpm.workbook.bench", "bench_command", "speed ratios to a named reference"),
+    "student": ("kpm.workbook.notebooks", "student_command", "copies of the notebooks without solutions"),
     "report": ("kpm.environment", "report_command", "the environment report"),
 }
 
@@ -87,8 +91,9 @@ def call(command: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
 
     run, unknown = tyro.cli(later, args=list(argv), prog=prog, return_unknown_args=True)
     if unknown:
-        help_text = tyro.extras.get_parser(later, prog=prog).format_help()
-        flags = sorted(set(re.findall(r"--[a-z][\w-]*", re.sub(r"\x1b\[[0-9;]*m", "", help_text))))
+        with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+            tyro.cli(later, args=["--help"], prog=prog)
+        flags = sorted(set(re.findall(r"--[a-z][\w-]*", text.getvalue())))
         near = difflib.get_close_matches(unknown[0], flags, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"see {prog} --help"
         raise UserError(f"unknown argument {unknown[0]!r}; {hint}")

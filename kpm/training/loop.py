@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import signal
 import time
@@ -22,6 +23,8 @@ from kpm.training import checkpoint, hardware
 from kpm.training.config import TrainConfig
 from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
 from kpm.training.run_folder import RunFolder
+
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision at every start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,7 @@ def train(
         bar = tqdm(total=total, initial=state.step, unit="step", disable=not progress_bar, desc=config.method)
         stop = _StopOnSignal()
         out_of_time = False
+        log_every = 10 if total > 500 else 1
 
         def save_last() -> None:
             state.wall_s = wall_before + time.monotonic() - started
@@ -146,7 +150,7 @@ def train(
                     _average(average, model, min(config.ema, (1 + state.step) / (10 + state.step)))
 
                 bar.update()
-                if state.step % 10 == 0 or state.step == total:
+                if state.step % log_every == 0 or state.step == total:
                     run.log.write(
                         step=state.step, kind="train", lr=optimizer.param_groups[0]["lr"], norm=norm, **values
                     )

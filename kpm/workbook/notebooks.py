@@ -156,6 +156,19 @@ def student_copy(notebook: str | os.PathLike, target: str | os.PathLike) -> Path
     return files.write_text(target, nbformat.writes(copy) + "\n")
 
 
+def student_command(notebooks: tuple[str, ...] = (), out: Path | None = None) -> int:
+    """Write copies of the notebooks without their solutions.
+
+    Args:
+        notebooks: Names or numbers; all by default.
+        out: Folder for the copies; out/student by default.
+    """
+    out = out or paths.root() / "out" / "student"
+    for notebook in select(notebooks):
+        print(student_copy(notebook.path, out / notebook.path.name).name)
+    return 0
+
+
 def check(path: str | os.PathLike) -> list[str]:
     """The house rules that a notebook file breaks, one line each; empty if it keeps them all."""
     path = Path(path)

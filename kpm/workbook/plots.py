@@ -23,7 +23,6 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
-    "figure.constrained_layout.use": True,
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,
@@ -67,6 +66,7 @@ def plot_spectrum(
     threshold: float | None = None,
     static: Mapping[str, np.ndarray] | None = None,
     title: str = "",
+    limits: tuple[float, float, float, float] = (-1.45, 1.55, -1.3, 1.3),
 ) -> Figure:
     """Eigenvalues in the complex plane with the unit circle and circles of equal distance to 1.
 
@@ -78,25 +78,39 @@ def plot_spectrum(
         alpha: a vertical line, right of which dynamic eigenvalues are penalised.
     static : dict, optional
         As `eigenvalues`, drawn as crosses: those that make the static part.
+    limits : tuple of float
+        Smallest and largest real part, smallest and largest imaginary part shown.
     """
-    figure, axes = _figure(5.6, 5.2)
+    figure, axes = _figure(6.0, 5.6)
     ax: Axes = axes[0, 0]
+    left, right, bottom, top = limits
     with style():
         ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.2))
         for radius in (0.25, 0.5):
             ax.add_patch(Circle((1, 0), radius, fill=False, color=GREY, lw=0.8, ls=":"))
-            ax.annotate(f"|λ−1| = {radius}", (1 - radius * 0.71, radius * 0.71), color=GREY, fontsize=9, ha="right")
-        for colour, (name, values) in zip(COLOURS, eigenvalues.items()):
+            if radius < top and radius / 2 < right - 1:
+                ax.annotate(
+                    f"|λ−1| = {radius}", (1, radius), (2, 3), textcoords="offset points", color=GREY, fontsize=9
+                )
+        for colour, (name, values) in zip((BLUE, ORANGE, GREEN), eigenvalues.items()):
             values = np.asarray(values).ravel()
-            ax.plot(values.real, values.imag, "o", ms=3.5, alpha=0.45, mew=0, color=colour, label=name)
+            few = values.size < 30
+            ax.plot(
+                values.real, values.imag, "o", ms=9 if few else 3.5, alpha=0.8 if few else 0.45, mew=0,
+                color=colour, label=name,
+            )  # fmt: skip
         for colour, (name, values) in zip((RED, PINK), (static or {}).items()):
             values = np.asarray(values).ravel()
             ax.plot(values.real, values.imag, "x", ms=7, mew=1.6, color=colour, label=name)
         if threshold is not None:
             ax.axvline(threshold, color=GREY, lw=1, ls="--")
-            ax.annotate(f"α = {threshold:g}", (threshold, -1.12), color=GREY, fontsize=9, ha="right", rotation=90)
-        ax.set(xlim=(-1.2, 1.6), ylim=(-1.2, 1.2), aspect="equal", xlabel="Re λ", ylabel="Im λ", title=title)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, markerscale=1.6)
+            ax.annotate(
+                f"α = {threshold:g}", (threshold, bottom), (-4, 4), textcoords="offset points", color=GREY, fontsize=9,
+                ha="right",
+            )  # fmt: skip
+        ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="Re λ", ylabel="Im λ", title=title)
+        if eigenvalues or static:
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.2)
     return figure
 
 
@@ -180,6 +194,19 @@ def plot_curves(
             ax.set_yscale("log")
         if len(curves) > 1:
             ax.legend()
+    return figure
+
+
+def plot_forecast(t: np.ndarray, series: Mapping[str, np.ndarray], xlabel: str, ylabel: str) -> Figure:
+    """A measured series as dots, everything after it as lines over the same times `t`."""
+    figure, axes = _figure(7.2, 3.4)
+    ax: Axes = axes[0, 0]
+    with style():
+        for i, (colour, (name, values)) in enumerate(zip((GREY, ORANGE, BLUE, GREEN), series.items())):
+            look = {"ls": "none", "marker": ".", "ms": 5} if i == 0 else {"ls": "-" if i == 1 else "--"}
+            ax.plot(t, values, color=colour, label=name, **look)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.legend(loc="upper right", ncols=3)
     return figure
 
 

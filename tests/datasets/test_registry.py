@@ -3,115 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import logging
 import multiprocessing
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
-import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from kpm.datasets import catalogue, download, registry
-from kpm.datasets.catalogue import Archive, Entry, File
+from kpm.datasets import catalogue, registry
+from kpm.datasets.catalogue import Archive, File
 from kpm.errors import UserError
-
-CONTENTS = {"one.bin": b"first file", "deep/two.bin": bytes(range(256)) * 40}
-
-
-def pin(content: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-
-
-def toy(files: tuple[File, ...] | None = None, base: str = "", archives=(), stand_in="") -> Entry:
-    if files is None:
-        urls = (lambda path: (f"{base}/{path}",)) if base else (lambda path: ())
-        files = tuple(File(path, len(c), (pin(c),), urls(path)) for path, c in CONTENTS.items())
-    return Entry("toy", "a toy", "none", "nowhere", "nobody", files, archives, stand_in)
-
-
-@pytest.fixture
-def register(monkeypatch):
-    def add(entry: Entry) -> Entry:
-        monkeypatch.setitem(registry.ENTRIES, entry.name, entry)
-        return entry
-
-    return add
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch) -> Path:
-    """An empty cache."""
-    monkeypatch.setenv("KPM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def toy_mirror(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "mirror"
-    for path, content in CONTENTS.items():
-        (folder / "toy" / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "toy" / path).write_bytes(content)
-    monkeypatch.setenv("KPM_MIRROR", str(folder))
-    return folder
-
-
-class Server:
-    """A web server on this machine that gives out `pages` and keeps what was asked for."""
-
-    def __init__(self):
-        self.pages: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.asked.append(f"{self.command} {self.path}")
-                page = outer.pages.get(self.path)
-                self.send_response(404 if page is None else 200)
-                self.send_header("Content-Length", str(len(page or b"")))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(page or b"")
-
-            do_HEAD = do_GET
-
-            def log_message(self, *args):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KPM_OFFLINE", "0")
-    running = Server()
-    thread = threading.Thread(target=running.http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-    thread.join()
-
-
-def assert_whole(folder: Path) -> None:
-    for path, content in CONTENTS.items():
-        assert (folder / path).read_bytes() == content
-
-
-def assert_nothing_in(base: Path) -> None:
-    assert not base.exists() or list(base.iterdir()) == []
-
+from tests.datasets.toys import CONTENTS, assert_nothing_in, assert_whole, pin, toy
 
 # The table of what is published
 
@@ -233,92 +139,6 @@ def test_archive_with_a_wrong_member(register, base, toy_mirror):
     with pytest.raises(UserError, match=r"top/one.bin in .*toy.tar.gz: expected"):
         registry.fetch("toy")
     assert_nothing_in(base)
-
-
-# The network
-
-
-def test_downloads_and_tries_the_next_address(register, base, server):
-    server.pages = {f"/good/{path}": content for path, content in CONTENTS.items()}
-    server.pages["/bad/one.bin"] = b"<html>please log in</html>"
-    files = tuple(
-        File(path, len(c), (pin(c),), (f"{server.url}/bad/{path}", f"{server.url}/good/{path}"))
-        for path, c in CONTENTS.items()
-    )
-    register(toy(files))
-    assert_whole(registry.fetch("toy"))
-    assert sorted(p.name for p in base.iterdir()) == ["toy"]
-
-
-def test_corrupt_download(register, base, server):
-    server.pages = {"/one.bin": b"rotten", "/deep/two.bin": CONTENTS["deep/two.bin"]}
-    register(toy(base=server.url))
-    with pytest.raises(UserError) as caught:
-        registry.fetch("toy", progress=False)
-    message = str(caught.value)
-    assert f"{server.url}/one.bin" in message and "\n" not in message
-    assert pin(CONTENTS["one.bin"]) in message and hashlib.sha256(b"rotten").hexdigest() in message
-    assert_nothing_in(base)
-
-
-def test_archive_from_the_network_whose_hash_nobody_publishes(register, base, server, tmp_path):
-    with zipfile.ZipFile(tmp_path / "toy.zip", "w") as z:
-        for path, content in CONTENTS.items():
-            z.writestr(path, content)
-        z.writestr("README", "not asked for")
-    server.pages = {"/toy.zip": (tmp_path / "toy.zip").read_bytes()}
-    register(toy(archives=(Archive(urls=(f"{server.url}/toy.zip",)),)))
-    folder = registry.fetch("toy", progress=False)
-    assert_whole(folder)
-    assert not (folder / "README").exists()
-    assert sorted(p.name for p in base.iterdir()) == ["toy"]
-
-
-def test_nobody_listens(register, base, server):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    register(toy(base=f"http://127.0.0.1:{port}", stand_in="puppets"))
-    started = time.monotonic()
-    with pytest.raises(registry.Unavailable) as caught:
-        registry.fetch("toy")
-    message = str(caught.value)
-    assert time.monotonic() - started < 10
-    assert "\n" not in message
-    for part in ("'toy'", "cache", "KPM_MIRROR", f"127.0.0.1:{port}", "source='synthetic'", "'puppets'"):
-        assert part in message
-    assert_nothing_in(base)
-
-
-def test_a_host_that_is_silent_is_waited_for_once_and_not_long(register, base, server, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.3)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(16)
-        port = silent.getsockname()[1]
-        urls = tuple(f"http://127.0.0.1:{port}/{i}" for i in range(20))
-        register(toy((File("one.bin", 10, (pin(CONTENTS["one.bin"]),), urls),)))
-        started = time.monotonic()
-        with pytest.raises(registry.Unavailable, match=r"no answer within 0\.3 s"):
-            registry.fetch("toy")
-        assert time.monotonic() - started < 5
-
-
-def test_offline_asks_nobody(register, base, server, monkeypatch):
-    server.pages = {f"/{path}": content for path, content in CONTENTS.items()}
-    register(toy(base=server.url))
-    monkeypatch.setenv("KPM_OFFLINE", "1")
-    with pytest.raises(registry.Unavailable, match="KPM_OFFLINE"):
-        registry.fetch("toy")
-    assert server.asked == []
-    monkeypatch.setenv("KPM_OFFLINE", "0")
-    assert_whole(registry.fetch("toy"))
-
-
-def test_unpublished_files_say_so(register, base, server):
-    register(toy())
-    with pytest.raises(registry.Unavailable, match="only a mirror"):
-        registry.fetch("toy")
 
 
 def test_unknown_name():

@@ -1,0 +1,101 @@
+"""The command line: what it does with what it is given, good and bad."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kpm import __version__, cli
+
+
+def run(capsys, *argv):
+    status = cli.main(argv)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_no_arguments_lists_every_command(capsys):
+    status, out, _ = run(capsys)
+    assert status == 0
+    for name in cli.COMMANDS:
+        assert name in out
+
+
+def test_a_group_lists_its_commands(capsys):
+    status, out, _ = run(capsys, "data")
+    assert status == 0 and "data list" in out and "train" not in out
+
+
+def test_version(capsys):
+    assert run(capsys, "--version")[1].strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "near"),
+    [
+        (["trian"], "train"),
+        (["data", "lst"], "list"),
+        (["train", "ssmskd"], "ssm-skd"),
+        (["train", "ssm-skd", "--dataset", "sprite"], "sprites"),
+        (["train", "ssm-skd", "--latentdim", "3"], "--latent-dim"),
+        (["run", "--profil", "quick"], "--profile"),
+        (["data", "show", "puppet"], "puppets"),
+        (["report", "--jsn"], "--json"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
+    status, _, err = run(capsys, *argv)
+    assert status == 2
+    assert err.startswith("kpm: ") and err.count("\n") == 1
+    assert near in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
+        (["--learning-rate", "-1"], "learning_rate must be positive"),
+        (["--dropout", "1.5"], r"dropout and ema must lie in [0, 1)"),
+        (["--static-size", "2"], "static_size: ssm-skd has one static mode"),
+        (["--steps", "0"], "steps must be at least 1"),
+    ],
+)
+def test_bad_values_name_the_field(capsys, tmp_path, flags, words):
+    status, _, err = run(capsys, "train", "ssm-skd", "--out", str(tmp_path / "x"), *flags)
+    assert status == 2 and words in err.replace("\n", " ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_train_needs_a_method(capsys):
+    status, _, err = run(capsys, "train", "--quick")
+    assert status == 2 and "skd, ssm-skd" in err
+
+
+def test_every_command_has_help_and_every_config_field_a_flag():
+    import dataclasses
+
+    from kpm.training.config import TrainConfig
+
+    shown = subprocess.run([sys.executable, "-m", "kpm.cli", "train", "skd", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    for field in dataclasses.fields(TrainConfig):
+        if field.name != "method":
+            assert f"--{field.name.replace('_', '-')}" in shown.stdout
+    assert "(default: 40)" in shown.stdout  # the defaults are those of the method asked for
+
+
+def test_training_by_the_command_line_and_resuming(capsys, tmp_path):
+    flags = ["--dataset", "puppets", "--width", "4", "--batch-size", "4", "--validation-sequences", "8"]
+    flags += ["--precision", "32-true", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-progress"]
+    status, out, _ = run(capsys, "train", "ssm-skd", *flags, "--steps", "3")
+    assert status == 0 and "finished after 3 steps" in out and "puppets (synthetic)" in out
+    status, out, _ = run(capsys, "train", "ssm-skd", *flags, "--steps", "5", "--resume")
+    assert status == 0 and "finished after 5 steps" in out
+    status, _, err = run(capsys, "train", "ssm-skd", *flags, "--steps", "5", "--resume", "--seed", "1")
+    assert status == 2 and "other parameters (seed 7253 -> 1)" in err
+
+
+def test_report_is_json(capsys):
+    status, out, _ = run(capsys, "report", "--json")
+    assert status == 0 and json.loads(out)["packages"]["torch"]

@@ -1,0 +1,54 @@
+"""From a run to a shipped checkpoint and a results file that can be checked again."""
+
+import dataclasses
+
+import pytest
+
+from kpm import cli, paths
+from kpm.errors import UserError
+from kpm.training.config import preset
+from kpm.workbook import publish, results
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KPM_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def trained(home):
+    flags = "--dataset puppets --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --steps 3"
+    assert cli.main(["train", "ssm-skd", *flags.split(), "--no-progress", "--out", str(home / "runs/a")]) == 0
+    return home / "runs/a"
+
+
+def test_published_result_names_its_data_and_checkpoint(trained):
+    assert publish.publish_command(trained, name="try") == 0
+    result = results.load("try")
+    assert result.dataset == "puppets" and result.source == "synthetic" and result.split == "test"
+    assert result.checkpoint.file == "data/checkpoints/try.safetensors" and result.checkpoint.status() == "ok"
+    assert result.steps <= 3 and result.seeds == (7253,)
+    assert 0 < result.metrics["mse"] < 1
+    assert result.command.startswith("kpm train ssm-skd --dataset puppets") and "--width 4" in result.command
+    with (paths.checkpoints() / "try.safetensors").open("r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"\x55")
+    assert result.checkpoint.status() == "changed"
+
+
+def test_a_stand_in_does_not_pass_for_the_real_data(trained, monkeypatch):
+    real = publish.checkpoint.load_model
+
+    def pretend(path, *args):
+        model, meta = real(path, *args)
+        return model, meta | {"train": meta["train"] | {"dataset": "sprites"}}
+
+    monkeypatch.setattr(publish.checkpoint, "load_model", pretend)
+    with pytest.raises(UserError, match="'puppets' is no substitute"):
+        publish.publish_command(trained)
+
+
+def test_command_has_the_flags_that_differ():
+    plain = dataclasses.asdict(dataclasses.replace(preset("skd"), seed=5, ema=0.5))
+    assert publish.command(plain) == "kpm train skd --dataset sprites --ema 0.5 --seed 5"
