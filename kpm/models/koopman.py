@@ -1,51 +1,18 @@
-"""Koopman part of the autoencoders: operators of the latents, their spectra, the static/dynamic split and swaps.
+"""Koopman part of the autoencoders: one-step prediction, the spectral loss, the static/dynamic split and swaps.
 
-Latent algebra is done in float64 and given back in the latents' own precision.
+The algebra is that of `kpm.solvers`, in float64; this file says how SKD and SSM-SKD use it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
-from kpm.solvers import companion
+from kpm import solvers
+from kpm.errors import pick
+from kpm.solvers import Split
 
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Latents taken apart, ``static + dynamic == latents``.
-
-    Attributes
-    ----------
-    static, dynamic : Tensor
-        ``(n, t, K)``, real.
-    eigenvalues : Tensor
-        complex128, nearest to 1 first: ``(n, t-1)`` for one operator per sequence (its ``K - t + 1`` zeros left out),
-        ``(K,)`` for a shared one.
-    """
-
-    static: Tensor
-    dynamic: Tensor
-    eigenvalues: Tensor
-
-    @property
-    def latents(self) -> Tensor:
-        return self.static + self.dynamic
-
-    def take(self, index: Tensor) -> Split:
-        """The split of the chosen sequences."""
-        values = self.eigenvalues[index] if self.eigenvalues.ndim == 2 else self.eigenvalues
-        return Split(self.static[index], self.dynamic[index], values)
-
-
-def shared_operator(z: Tensor) -> Tensor:
-    """Least-squares operator of all pairs ``z[:, t] -> z[:, t+1]``, float64 ``(K, K)``; or of minimum norm."""
-    _check(z)
-    z = z.double()
-    past, future = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
-    return torch.linalg.pinv(past) @ future
+SCOPES = ("batch", "sequence")
 
 
 def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
@@ -56,6 +23,7 @@ def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
     z : Tensor
         Latents ``(n, t, K)``.
     scope : {"batch", "sequence"}
+        One operator for the batch (SKD) or one per sequence (SSM-SKD).
 
     Returns
     -------
@@ -63,19 +31,14 @@ def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
         ``(n, t, K)`` in the precision of `z`; the first frame is that of `z`. With one operator per sequence and
         ``t - 1 <= K`` the operator reproduces its own sequence, so this is `z` itself ([SSM-SKD] sec. 6.1.4).
     eigenvalues : Tensor
-        complex128, ``(n, t-1)`` or ``(K,)``.
+        complex128, ``(n, min(t-1, K))`` or ``(K,)``.
     """
-    _check(z)
-    if scope == "sequence":
-        return z, companion.roots(companion.coefficients(z))
-    operator = shared_operator(z)
-    predicted = torch.cat([z[:, :1], (z[:, :-1].double() @ operator).to(z.dtype)], 1)
-    return predicted, eigenvalues(operator)
-
-
-def eigenvalues(operator: Tensor) -> Tensor:
-    """Eigenvalues of a real operator; computed on the CPU, where small matrices are much faster than on a GPU."""
-    return torch.linalg.eigvals(operator.cpu()).to(operator.device)
+    _check(z, scope)
+    if scope == "sequence" and z.shape[1] - 1 <= z.shape[2]:
+        return z, solvers.sequence_eigenvalues(z)
+    operator = solvers.per_sequence(z) if scope == "sequence" else solvers.shared(z)
+    predicted = torch.cat([z[:, :1], (z[:, :-1].double() @ operator.matrix).to(z.dtype)], 1)
+    return predicted, solvers.eigenvalues(operator)
 
 
 def spectral_loss(values: Tensor, static_size: int, threshold: float, dim: int) -> tuple[Tensor, Tensor]:
@@ -101,7 +64,7 @@ def spectral_loss(values: Tensor, static_size: int, threshold: float, dim: int) 
 
 
 def split(z: Tensor, scope: str, static_size: int = 1, pair: bool = False) -> Split:
-    """Static and dynamic parts of latents ([SSM-SKD] sec. 4.1.3).
+    """Static and dynamic parts of latents ([SSM-SKD] sec. 4.1.3), float64, ``static + dynamic == z``.
 
     Parameters
     ----------
@@ -109,38 +72,23 @@ def split(z: Tensor, scope: str, static_size: int = 1, pair: bool = False) -> Sp
         Latents ``(n, t, K)``.
     scope : {"batch", "sequence"}
     static_size : int
-        How many eigenvalues nearest 1 make the static part. Per-sequence operators have exactly one static mode; it
-        is sought among their non-zero eigenvalues.
+        How many (non-zero) eigenvalues nearest 1 make the static part.
     pair : bool
-        If the static eigenvalue of a sequence is complex, take its conjugate too. The published procedure takes the
-        single complex mode and the real part of what it decodes, which is the default.
+        Keep conjugate pairs together. The published procedure does not: it takes a single one of the two and the real
+        part of what it decodes, which is the default.
     """
-    _check(z)
-    if scope == "batch":
-        return _split_shared(z, static_size)
-    if static_size != 1:
-        raise ValueError(f"static_size: one operator per sequence has one static mode, got {static_size}")
-    c = companion.coefficients(z)
-    values = companion.roots(c)
-    values = values.gather(-1, (values - 1).abs().argsort(-1))
-    value = values[..., 0]
-    spatial = companion.mode(z, c, value)
-    powers = companion.vandermonde(value.unsqueeze(-1), z.shape[-2]).squeeze(-1)
-    static = (powers.unsqueeze(-1) * spatial.unsqueeze(-2)).real
-    if pair:
-        complex_pair = value.imag.abs() > 1e-9
-        static = torch.where(complex_pair[:, None, None], 2 * static, static)
-    return Split(static.to(z.dtype), (z.double() - static).to(z.dtype), values)
+    _check(z, scope)
+    if scope == "sequence":
+        return solvers.static_part(z, static_size, pair)
+    return solvers.split(z, solvers.shared(z), static_size, pair)
 
 
-def _split_shared(z: Tensor, static_size: int) -> Split:
-    values, right = torch.linalg.eig(shared_operator(z).cpu())
-    order = (values - 1).abs().argsort()
-    left = torch.linalg.inv(right)
-    chosen = order[:static_size]
-    projector = (right[:, chosen] @ left[chosen]).real.to(z.device)
-    static = z.double() @ projector
-    return Split(static.to(z.dtype), (z.double() - static).to(z.dtype), values[order].to(z.device))
+def take(parts: Split, index: Tensor) -> Split:
+    """The split of the chosen sequences."""
+    values, condition = parts.eigenvalues, parts.condition
+    if values.ndim == 2:  # one spectrum per sequence
+        values, condition = values[index], condition[index]
+    return Split(parts.static[index], parts.dynamic[index], values, condition)
 
 
 def swap(a: Split, b: Split, what: str = "static", channels: Tensor | None = None) -> Tensor:
@@ -168,11 +116,7 @@ def swap(a: Split, b: Split, what: str = "static", channels: Tensor | None = Non
     return part + rest
 
 
-def _check(z: Tensor) -> None:
+def _check(z: Tensor, scope: str) -> None:
+    pick("scope", scope, SCOPES)
     if z.ndim != 3:
         raise ValueError(f"z: expected (n, t, K), got shape {tuple(z.shape)}")
-    if z.shape[1] < 2:
-        raise ValueError(f"z: an operator needs at least 2 frames, got shape {tuple(z.shape)}")
-    if not torch.isfinite(z).all():
-        index = (~torch.isfinite(z)).nonzero()[0].tolist()
-        raise ValueError(f"z{index} is not finite (shape {tuple(z.shape)})")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kpm.models import koopman
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
+from kpm.solvers import Split
 
 Scope = Literal["batch", "sequence"]
 
@@ -141,6 +142,6 @@ class KoopmanAutoencoder(nn.Module):
         return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
 
     @torch.no_grad()
-    def split(self, frames: Tensor) -> koopman.Split:
+    def split(self, frames: Tensor) -> Split:
         """Static and dynamic parts of the latents of `frames`; put the model in eval mode first."""
         return koopman.split(self.encode(frames), self.config.scope, self.config.static_size)

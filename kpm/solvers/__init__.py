@@ -11,7 +11,7 @@ from typing import Any
 from kpm.solvers.inverse_iteration import Eigenpair, nearest_eigenpair
 from kpm.solvers.matching import Matching
 from kpm.solvers.operators import Operator, from_pairs, per_sequence, shared
-from kpm.solvers.predict import predict
+from kpm.solvers.prediction import predict
 from kpm.solvers.projectors import projector
 from kpm.solvers.sequences import sequence_eigenvalues, static_part
 from kpm.solvers.spectra import (
@@ -25,6 +25,7 @@ from kpm.solvers.spectra import (
     nearest_to_one,
     split,
 )
+from kpm.solvers.subspace_dmd import subspace
 
 __all__ = [
     "DMD",
@@ -48,6 +49,7 @@ __all__ = [
     "shared",
     "split",
     "static_part",
+    "subspace",
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kpm.solvers import checks, containers, operators, spectra
 from kpm.solvers.containers import Sequences, as_numpy
 from kpm.solvers.operators import Method, Operator
-from kpm.solvers.predict import predict
+from kpm.solvers.prediction import predict
 from kpm.solvers.streaming import Moments
 
 

@@ -31,7 +31,7 @@ def sequence_eigenvalues(z: Tensor) -> Tensor:
     -------
     Tensor
         complex128 ``(*batch, min(time - 1, dim))``, nearest to 1 first; differentiable where they are simple. An
-        operator of lower rank has further zeros among them.
+        operator of lower rank has further zeros, at the end.
     """
     z, _ = checks.sequences(z)
     device, z = z.device, z.cpu()
@@ -69,7 +69,7 @@ def static_part(z: Tensor, size: int = 1, pairs: bool = False) -> Split:
     """
     z, _ = checks.sequences(z)
     parts = _static_part(z.cpu(), size, pairs)
-    if not z.is_cuda:
+    if z.device.type == "cpu":
         return parts
     return Split(*(getattr(parts, field.name).to(z.device) for field in fields(Split)))
 
@@ -127,7 +127,11 @@ def _companion_split(z: Tensor, c: Tensor, size: int, pairs: bool) -> Split:
         condition = torch.linalg.matrix_norm(projection)
         # One step back from z[1], by the inverse of C on the set, gives the part of z[0].
         eye = torch.eye(c.shape[-1], dtype=projection.dtype, device=c.device)
-        back = torch.linalg.inv(matrix.to(eye.dtype) @ projection + eye - projection)
+        back, info = torch.linalg.inv_ex(matrix.to(eye.dtype) @ projection + eye - projection)
+        if (info != 0).any():
+            raise ValueError(
+                f"size: {size} static modes, but an eigenvalue of z{checks.where(info != 0)} among them is 0"
+            )
         share = torch.cat([projection[..., :1, :] @ back, projection], -2).real
     static = share @ z[..., 1:, :]
     return Split(static, z - static, values, condition.detach())

@@ -213,8 +213,10 @@ def nearest_to_one(values: Tensor, size: int = 1, pairs: bool = False, rank: Ten
 
 
 def by_distance_to_one(values: Tensor) -> Tensor:
-    """Indices that sort `values` by their distance to 1; conjugates keep the order they come in."""
-    return (values.detach() - 1).abs().argsort(dim=-1, stable=True)
+    """Indices that sort `values` by their distance to 1; conjugates keep their order, exact zeros come last."""
+    values = values.detach()
+    distance = torch.where(values == 0, torch.inf, (values - 1).abs())
+    return distance.argsort(dim=-1, stable=True)
 
 
 def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = False) -> Split:

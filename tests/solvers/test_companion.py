@@ -157,6 +157,18 @@ def test_dependent_frames_are_refused_here_and_routed_there():
     assert torch.isfinite(z.grad).all() and (z.grad.abs().sum((1, 2)) > 0).all()
 
 
+def test_zeros_are_no_static_modes():
+    """An alternating sequence has rank 1 and eigenvalue -1, farther from 1 than the zeros of its operator."""
+    z = normal(6) * torch.tensor([1.0, -1, 1, -1]).unsqueeze(-1)
+    parts = static_part(z)
+    torch.testing.assert_close(parts.eigenvalues.real, torch.tensor([-1.0, 0, 0]).double())
+    torch.testing.assert_close(parts.static, z)
+    z = normal(4, 6)
+    z[3] = z[1]  # z[3] needs no z[0]: one root is 0
+    assert (sequence_eigenvalues(z).abs().sort().values[:2] < 1e-12).tolist() == [True, False]
+    torch.testing.assert_close(static_part(z, 1).static, split(z, per_sequence(z)).static)
+
+
 def test_more_steps_than_dimensions_are_routed():
     z = noisy_system(3, time=12, dim=4)
     with pytest.raises(ValueError, match="12 frames in 4 dimensions"):
