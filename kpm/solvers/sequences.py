@@ -2,6 +2,7 @@
 
 Where the first frames of a sequence are linearly dependent, or there are more steps than dimensions, the spectrum comes
 from ``X1 pinv(X0)`` (or the operator itself, whichever is smaller) and the static part from the operator's projector.
+How well the frames determine an operator at all is the `condition` of `kpm.solvers.per_sequence`.
 """
 
 from __future__ import annotations

@@ -135,7 +135,11 @@ def train(
 
                 net.train()
                 frames = train_data.to_float(train_data[index])
-                terms = koopman_losses(net(frames), frames, config)
+                try:
+                    output = net(frames)
+                except ValueError as error:  # the solvers refuse latents that are not finite
+                    raise NonFiniteLoss(f"step {state.step}: {error}") from error
+                terms = koopman_losses(output, frames, config)
                 values = check_finite(terms, state.step)
                 fabric.backward(sum(terms.values()))
                 norm = float(

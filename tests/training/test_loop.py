@@ -162,6 +162,20 @@ def test_non_finite_gradients_are_caught_too(data, tmp_path, monkeypatch):
         run(small(), tmp_path / "run", data)
 
 
+def test_non_finite_latents_name_the_step(config, data, tmp_path, monkeypatch):
+    from kpm.models.koopman_autoencoder import Encoder
+
+    honest = Encoder.forward
+
+    def spoiled(self, frames):
+        z = honest(self, frames)
+        return z.index_fill(1, torch.tensor([2]), torch.inf)
+
+    monkeypatch.setattr(Encoder, "forward", spoiled)
+    with pytest.raises(NonFiniteLoss, match=r"step 0: z\[0, 2, 0\]"):
+        run(config, tmp_path / "run", data)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
 def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
     run(small(steps=4), tmp_path / "run", data)
