@@ -18,7 +18,7 @@ from kpm.errors import UserError, pick
 COMMANDS = {
     "run": ("kpm.workbook.runner", "run_command", "run notebooks with papermill"),
     "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
-    "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with their figures"),
+    "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with what they measure"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
     "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),
     "data show": ("kpm.datasets.command", "data_show", "a picture of samples per factor"),
@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"kpm: {error}", file=sys.stderr)
         return 2
+    except (ArithmeticError, OSError) as error:  # a loss that is not finite; a disk that is full
+        print(f"kpm: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("kpm: interrupted", file=sys.stderr)
         return 130
@@ -89,7 +92,13 @@ def call(command: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
     def later(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return lambda: command(*args, **kwargs)
 
-    run, unknown = tyro.cli(later, args=list(argv), prog=prog, return_unknown_args=True)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as complaint:
+            run, unknown = tyro.cli(later, args=list(argv), prog=prog, return_unknown_args=True)
+    except SystemExit as error:
+        if error.code:
+            raise UserError(_one_line(complaint.getvalue(), prog)) from None
+        raise
     if unknown:
         with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
             tyro.cli(later, args=["--help"], prog=prog)
@@ -98,6 +107,20 @@ def call(command: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
         hint = f"did you mean {' or '.join(near)}?" if near else f"see {prog} --help"
         raise UserError(f"unknown argument {unknown[0]!r}; {hint}")
     return run()
+
+
+def _one_line(complaint: str, prog: str) -> str:
+    """What tyro says in a box over many lines, as one."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", complaint)
+    said: list[str] = []
+    for line in (line.strip() for line in text.splitlines()):
+        if set(line) <= set("─ ") or line.startswith("For full helptext"):
+            if said and set(line) == {"─"}:
+                break
+            continue
+        if not line.startswith("─"):
+            said.append(line)
+    return f"{' '.join(said)} (see {prog} --help)"
 
 
 if __name__ == "__main__":

@@ -56,15 +56,37 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
     [
         (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
         (["--learning-rate", "-1"], "learning_rate must be positive"),
-        (["--dropout", "1.5"], r"dropout and ema must lie in [0, 1)"),
+        (["--dropout", "1.5"], r"dropout must lie in [0, 1)"),
+        (["--warmup-steps", "-5"], "warmup_steps must be at least 0"),
+        (["--lr-factor", "2"], "lr_factor must lie between 0 and 1"),
+        (["--validation-sequences", "0"], "validation_sequences must be at least 1"),
+        (["--w-prediction", "nan"], "w_prediction must be finite"),
+        (["--w-prediction", "-1"], "w_prediction must be at least 0"),
+        (["--seed", "99999999999999999999"], "seed must be below 2^63"),
+        (["--latent-dim", "abc"], "--latent-dim"),
         (["--static-size", "2"], "static_size: ssm-skd has one static mode"),
         (["--steps", "0"], "steps must be at least 1"),
     ],
 )
 def test_bad_values_name_the_field(capsys, tmp_path, flags, words):
     status, _, err = run(capsys, "train", "ssm-skd", "--out", str(tmp_path / "x"), *flags)
-    assert status == 2 and words in err.replace("\n", " ")
+    assert status == 2 and words in err and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(capsys, tmp_path, device):
+    flags = ["--dataset", "puppets", "--out", str(tmp_path / "x"), "--device", device]
+    status, _, err = run(capsys, "train", "ssm-skd", *flags)
+    assert status == 2 and device in err and err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    flags = ["--dataset", "puppets", "--out", str(tmp_path / "file"), "--device", "cpu", "--no-progress"]
+    status, _, err = run(capsys, "train", "ssm-skd", *flags)
+    assert status == 2 and "run folder" in err and err.count("\n") == 1
 
 
 def test_train_needs_a_method(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,12 +55,45 @@ class SequenceDataset:
     class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     description: str = ""
 
+    @classmethod
+    def from_frames(
+        cls, frames: Tensor, name: str, split: str = "train", factors: Mapping[str, Tensor] | None = None
+    ) -> SequenceDataset:
+        """Your own films as a dataset, kept in memory.
+
+        Parameters
+        ----------
+        frames : Tensor
+            uint8 ``(n, time, channels, height, width)``.
+        name, split : str
+        factors : dict, optional
+            Static labels that are known, integer ``(n,)`` each.
+        """
+        if frames.dtype != torch.uint8 or frames.ndim != 5 or len(frames) == 0:
+            raise ValueError(f"frames: expected uint8 (n, t, c, h, w), got {frames.dtype} {tuple(frames.shape)}")
+        known = dict(factors or {})
+        for factor, labels in known.items():
+            if labels.shape != frames.shape[:1]:
+                raise ValueError(f"factors[{factor!r}]: expected shape ({len(frames)},), got {tuple(labels.shape)}")
+        return cls(
+            name=name,
+            source="real",
+            split=split,
+            factors={**known, "number": torch.arange(len(frames))},
+            factor_sizes={f: int(v.max()) + 1 for f, v in known.items()} | {"number": len(frames)},
+            static=tuple(known),
+            dynamic=(),
+            shape=tuple(frames.shape[1:]),
+            compose=lambda labels: frames.to(labels["number"].device)[labels["number"]],
+        )
+
     def __len__(self) -> int:
         return len(next(iter(self.factors.values())))
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         """Frames, uint8: one sequence ``(time, ...)`` for an integer, else a batch ``(b, time, ...)``."""
-        if isinstance(index, int):
+        if not isinstance(index, slice) and not (isinstance(index, Tensor) and index.ndim):
+            index = operator.index(index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is out of range for {len(self)} sequences")
             return self[torch.tensor([index % len(self)])][0]
@@ -76,7 +110,7 @@ class SequenceDataset:
 
     def to_float(self, frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 frames as floats in [0, 1], the form the models take."""
-        return frames.to(dtype).div_(self.scale)
+        return frames.to(dtype) / self.scale
 
     def to(self, device: torch.device | str) -> SequenceDataset:
         """The same dataset with its labels, and so its composition, on `device`."""

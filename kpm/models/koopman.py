@@ -28,8 +28,9 @@ def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
     Returns
     -------
     predicted : Tensor
-        ``(n, t, K)`` in the precision of `z`; the first frame is that of `z`. With one operator per sequence and
-        ``t - 1 <= K`` the operator reproduces its own sequence, so this is `z` itself ([SSM-SKD] sec. 6.1.4).
+        ``(n, t, K)`` in the precision of `z`; the first frame is that of `z`. With one operator per sequence,
+        ``t - 1 <= K`` and frames that are independent (which trained latents are) the operator reproduces its own
+        sequence, so this is `z` itself ([SSM-SKD] sec. 6.1.4).
     eigenvalues : Tensor
         complex128, ``(n, min(t-1, K))`` or ``(K,)``.
     """
@@ -47,7 +48,8 @@ def spectral_loss(values: Tensor, static_size: int, threshold: float, dim: int) 
     Parameters
     ----------
     values : Tensor
-        Eigenvalues ``(..., m)``; the last axis is one operator's spectrum, possibly without its zeros.
+        Eigenvalues ``(..., m)``; the last axis is one operator's spectrum, possibly without its zeros. Zeros left out
+        are no candidates for the static set, even where all others are farther from 1 than they are.
     static_size : int
         s: the `static_size` values nearest to 1 are drawn to 1, whether or not that cuts a conjugate pair.
     threshold : float

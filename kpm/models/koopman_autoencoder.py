@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kpm.models import koopman
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
-from kpm.solvers import Split
+from kpm.solvers import Split, checks
 
 Scope = Literal["batch", "sequence"]
 
@@ -123,14 +123,21 @@ class KoopmanAutoencoder(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents ``(n, t, K)`` of frames ``(n, t, c, 64, 64)`` in [0, 1]."""
-        if frames.ndim != 5 or frames.shape[-2:] != (64, 64) or frames.shape[2] != self.config.channels:
-            raise ValueError(f"frames: expected (n, t, {self.config.channels}, 64, 64), got {tuple(frames.shape)}")
-        return self.encoder(frames)
+        shape = tuple(frames.shape)
+        if frames.ndim != 5 or shape[-2:] != (64, 64) or shape[2] != self.config.channels or 0 in shape:
+            raise ValueError(f"frames: expected (n, t, {self.config.channels}, 64, 64), got {shape}")
+        if not frames.is_floating_point():
+            raise ValueError(f"frames: expected floats in [0, 1], got {frames.dtype} (see SequenceDataset.to_float)")
+        if not self.training:  # in training the loss is looked at anyway
+            checks.finite(frames, "frames")
+        return self.encoder(frames.float())
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames ``(n, t, c, 64, 64)`` of latents ``(n, t, K)``."""
-        if latents.ndim != 3 or latents.shape[-1] != self.config.latent_dim:
+        if latents.ndim != 3 or latents.shape[-1] != self.config.latent_dim or 0 in latents.shape:
             raise ValueError(f"latents: expected (n, t, {self.config.latent_dim}), got {tuple(latents.shape)}")
+        if not self.training:
+            checks.finite(latents, "latents")
         return self.decoder(latents)
 
     def forward(self, frames: Tensor) -> Output:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from kpm.solvers.identification import identify
 from kpm.solvers.inverse_iteration import Eigenpair, nearest_eigenpair
+from kpm.solvers.kalman import forecast, kalman_filter, kalman_smoother, steady_state
+from kpm.solvers.linear_gaussian import LinearGaussian
 from kpm.solvers.matching import Matching
 from kpm.solvers.operators import Operator, from_pairs, per_sequence, shared
 from kpm.solvers.prediction import predict
 from kpm.solvers.projectors import projector
+from kpm.solvers.realization import hankel_blocks, realize
 from kpm.solvers.sequences import sequence_eigenvalues, static_part
 from kpm.solvers.spectra import (
     ContinuousSpectrum,
@@ -25,30 +29,40 @@ from kpm.solvers.spectra import (
     nearest_to_one,
     split,
 )
+from kpm.solvers.streaming import Moments
 from kpm.solvers.subspace_dmd import subspace
 
 __all__ = [
     "DMD",
     "ContinuousSpectrum",
     "Eigenpair",
+    "LinearGaussian",
     "Matching",
+    "Moments",
     "Operator",
     "Spectrum",
     "Split",
     "continuous",
     "decompose",
     "eigenvalues",
+    "forecast",
     "from_pairs",
+    "hankel_blocks",
+    "identify",
+    "kalman_filter",
+    "kalman_smoother",
     "memory_horizon",
     "nearest_eigenpair",
     "nearest_to_one",
     "per_sequence",
     "predict",
     "projector",
+    "realize",
     "sequence_eigenvalues",
     "shared",
     "split",
     "static_part",
+    "steady_state",
     "subspace",
 ]
 

@@ -55,7 +55,7 @@ def roles(shape: tuple, mask: Any, lengths: Any, weights: Any, continued: bool) 
 
 @dataclass(frozen=True)
 class Block:
-    """Some frames ``(b, time, dim)``, zero where they do not count, the two roles of each, and roughly their mean."""
+    """Frames ``(b, time, dim)`` in float64, zero where they do not count, the two roles of each, and their mean."""
 
     frames: Tensor
     starts: Tensor
@@ -73,19 +73,18 @@ def cut(x: Any, pair: Tensor, end: Tensor, rows: int, shape: tuple) -> Iterator[
             stop = min(t + step + 1, time)
             block = x[b : b + many, t:stop]
             if not isinstance(block, Tensor):
-                block = torch.from_numpy(np.array(block, dtype=None if x.dtype.kind == "f" else np.float64))
-            elif not block.is_floating_point():
-                block = block.double()
+                block = torch.from_numpy(np.array(block, np.float64))
             starts, closes = (role[b : b + many, t:stop].to(block.device).clone() for role in (pair, end))
             if stop < time:  # the last frame comes again, as the first of the next block
                 starts[:, -1] = 0
                 closes[:, -1] = 0
             seen = (starts > 0) | (closes > 0)
             seen[:, 1:] |= starts[:, :-1] > 0
+            block = block.double()
             if not seen.all():
                 block = torch.where(seen[..., None], block, 0)
-            total = block.sum((0, 1), dtype=torch.float64)
-            if not torch.isfinite(total).all():
+            total = block.sum((0, 1))
+            if not torch.isfinite(total).all() and not torch.isfinite(block).all():
                 i, j, k = (~torch.isfinite(block)).nonzero()[0].tolist()
                 index = [int(a) for a in np.unravel_index(b + i, shape[:-2])] if len(shape) > 2 else []
                 raise ValueError(f"x{[*index, t + j, k]} is not finite (shape {shape})")
@@ -98,11 +97,12 @@ def _gram(block: Block) -> tuple[Gram, Gram]:
     left, end = pad(torch.stack([block.starts, block.closes]), (0, 1)).flatten(1)
     right = left.roll(1)
     # A zero frame after each sequence: products of neighbouring rows then vanish at every border.
-    z = torch.zeros(b, time + 1, dim, dtype=torch.float64, device=left.device)
+    z = torch.empty(b, time + 1, dim, dtype=torch.float64, device=left.device)
     torch.sub(block.frames, block.centre, out=z[:, :-1])
+    z[:, -1] = 0
     z = z.view(-1, dim)
-    unseen = ~((left > 0) | (right > 0) | (end > 0))
-    if unseen.sum() > b:
+    unseen = ((left == 0) & (right == 0) & (end == 0)).nonzero().squeeze(1)
+    if len(unseen) > b:
         z[unseen] = 0
     sums = torch.stack([left, right, end]).double() @ z
     if left.dtype == torch.bool:
@@ -124,13 +124,14 @@ def _gram(block: Block) -> tuple[Gram, Gram]:
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """``a.T @ b``. On the CPU by NumPy, which does half the work where the two are the same."""
     if a.device.type == "cpu":
-        return torch.from_numpy(a.numpy().T @ b.numpy())
+        with np.errstate(over="ignore", invalid="ignore"):  # `Moments` looks at what comes out
+            return torch.from_numpy(a.numpy().T @ b.numpy())
     return a.T @ b
 
 
 def _factor(block: Block) -> tuple[Factor, Factor]:
     """Triangles of the pairs and of the ends of a block."""
-    x, weight = block.frames.double(), block.starts[:, :-1]
+    x, weight = block.frames, block.starts[:, :-1]
     left, end = weight > 0, block.closes > 0
     pairs = Factor.from_rows([x[:, :-1][left], x[:, 1:][left]], weight[left].double())
     return pairs, Factor.from_rows([x[end]], block.closes[end].double())

@@ -46,6 +46,10 @@ def sequences(z: Tensor, mask: Tensor | None = None, name: str = "z", least: int
     return z, mask
 
 
+class NotFinite(ValueError):
+    """A number is NaN or infinite; the message names the argument, the index and the shape."""
+
+
 def finite(x: Tensor, name: str, why: str = "") -> None:
     """Raise if any number of `x` is NaN or infinite, with the index of the first, and `why` if that is known."""
     if torch.isfinite(x.detach().sum()):  # one NaN or infinity spoils the sum, and this is the cheaper look
@@ -53,7 +57,7 @@ def finite(x: Tensor, name: str, why: str = "") -> None:
     bad = ~torch.isfinite(x.detach())
     if bad.any():
         value = "NaN" if x[bad][0].isnan() else "inf"
-        raise ValueError(f"{name}{where(bad)} is not finite but {value}{why} (shape {tuple(x.shape)})")
+        raise NotFinite(f"{name}{where(bad)} is not finite but {value}{why} (shape {tuple(x.shape)})")
 
 
 def square(matrix: Tensor, name: str = "operator") -> Tensor:

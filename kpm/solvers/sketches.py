@@ -36,14 +36,14 @@ class Gram:
     def from_shifted(cls, weight: Tensor, sums: Tensor, products: Tensor, shift: Tensor) -> Gram:
         """From sums and products of the rows minus `shift`, which should be near the mean."""
         offset = sums / weight.clamp_min(torch.finfo(sums.dtype).tiny)
-        return cls(weight, torch.where(weight > 0, shift + offset, 0), products - torch.outer(sums, offset))
+        return cls(weight, torch.where(weight > 0, shift + offset, 0), products.addr(sums, offset, alpha=-1))
 
     def __add__(self, other: Gram) -> Gram:
         weight = self.weight + other.weight
         share = other.weight / weight.clamp_min(torch.finfo(weight.dtype).tiny)
         step = other.mean - self.mean
-        between = self.weight * share * torch.outer(step, step)
-        return Gram(weight, self.mean + share * step, self.scatter + other.scatter + between)
+        scatter = (self.scatter + other.scatter).addr_(self.weight * share * step, step)
+        return Gram(weight, self.mean + share * step, scatter)
 
     def affine(self, matrix: Tensor, shift: Tensor) -> Gram:
         """Summary of the rows ``(x - shift) @ matrix``."""
@@ -64,7 +64,10 @@ class Gram:
 
     def rows(self) -> Tensor:
         """``(p, p)`` rows with the same second moments."""
-        values, vectors = self.spectrum()
+        factor, info = torch.linalg.cholesky_ex(self.second())
+        if info == 0:
+            return factor.T
+        values, vectors = self.spectrum()  # singular: slower, but always there
         return values[:, None] * vectors.T
 
     def state(self) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kpm.solvers import blocks, checks, operators
 from kpm.solvers.sketches import Factor, Gram, orient
 
-_ENTRIES = 2**21  # numbers turned to float64 at a time: 16 MB
+_ENTRIES = 2**20  # numbers turned to float64 at a time: 8 MB
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -103,12 +103,14 @@ class Moments:
             raise ValueError(f"x: {shape[-1]} dimensions (shape {shape}), but {self.dim} in what was added before")
         pair, end = blocks.roles(shape, mask, lengths, weights, continued)
         make, rows = blocks.MAKE[self.method], _ENTRIES // shape[-1]
-        if self.method == "qr":  # its rows are pairs, copied a few times; adding a triangle costs as much as 4 dim rows
-            rows = max(rows // 4, 8 * shape[-1])
+        if self.method == "qr":
+            rows = max(rows // 2, 8 * shape[-1])  # adding a triangle costs as much as 4 dim rows of data
         pairs, ends = self._pairs, self._ends
         for block in blocks.cut(x.reshape(-1, *shape[-2:]), pair, end, rows, shape):
             new_pairs, new_ends = make(block)
             pairs, ends = (new_pairs, new_ends) if pairs is None else (pairs + new_pairs, ends + new_ends)
+        if not all(torch.isfinite(part).all() for sketch in (pairs, ends) for part in sketch.state().values()):
+            raise ValueError("x: numbers too large, their products overflow float64")
         self._pairs, self._ends = pairs, ends
         self.n_pairs += int((pair > 0).sum())
         self.n_states += int((pair > 0).sum() + (end > 0).sum())

@@ -64,8 +64,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 def save_model(
     path: Path,
     model: nn.Module,
-    train: dict[str, Any],
-    progress: dict[str, Any],
+    meta: dict[str, Any],
     machine: environment.Environment | None = None,
     half: bool = False,
 ) -> Path:
@@ -73,25 +72,17 @@ def save_model(
 
     Parameters
     ----------
-    train : dict
-        The training config, as plain values.
-    progress : dict
-        Steps, wall time, validation figures and the like.
+    meta : dict
+        What is known of the training (config, data, progress), as plain values.
     machine : Environment, optional
         Where it was trained; this process's own by default.
     half : bool
         Store floating-point tensors in bf16 (half the size).
     """
     state = {k: v.bfloat16() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    machine = machine or environment.report({"train": train["seed"]} if "seed" in train else None)
-    meta = {
-        "model": type(model).__name__,
-        "config": dataclasses.asdict(model.config),
-        "train": train,
-        "progress": progress,
-        "environment": machine.to_dict(),
-    }
-    return save(path, state, meta)
+    machine = machine or environment.report()
+    about = {"model": type(model).__name__, "config": dataclasses.asdict(model.config)}
+    return save(path, state, meta | about | {"environment": machine.to_dict()})
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KoopmanAutoencoder, dict[str, Any]]:

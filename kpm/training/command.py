@@ -37,8 +37,10 @@ def train_command(
     """
     from kpm.training.loop import train  # torch is slow to import: not for --help
 
-    out = out or paths.runs() / f"{config.method}_{config.dataset}{'_quick' if quick else ''}".replace("-", "_")
     data = tuple(datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split))
+    out = out or paths.runs() / f"{config.method}_{data[0].name}{'_quick' if quick else ''}".replace("-", "_")
+    if resume and not (out / "last.safetensors").is_file():
+        print(f"nothing to resume in {out.name}: a new run")
     print(f"{config.method} on {data[0].name} ({data[0].source}), {len(data[0])} sequences, into {out}")
     result = train(
         config,
@@ -50,10 +52,13 @@ def train_command(
         save_every_s=save_every_s,
         progress_bar=progress,
     )
-    state = "finished" if result.finished else "stopped; go on with --resume"
+    state = "finished" if result.finished else "stopped (go on with --resume)"
     best = f", best held-out MSE {result.best['mse']:.3e} at step {result.best['step']}" if result.best else ""
-    print(f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes of training{best}")
-    return 0
+    print(
+        f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes of training in {result.precision}{best}"
+    )
+    # As the shell reports it: what comes after `kpm train ... &&` must not run on half a training.
+    return 128 + result.signal if result.signal else 0
 
 
 def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from kpm.errors import UserError, pick
@@ -75,15 +76,28 @@ class TrainConfig:
     def __post_init__(self) -> None:
         pick("method", self.method, METHODS)
         for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
+            _bounds(self, name, 1)
+        for name in ("warmup_steps", "patience", "seed"):
+            _bounds(self, name, 0)
+        _bounds(self, "validation_sequences", 1)
+        if self.steps is not None:
+            _bounds(self, "steps", 1)
+        if self.seed >= 1 << 63:
+            raise UserError(f"seed must be below 2^63, got {self.seed}")
+        weights = [f.name for f in dataclasses.fields(self) if f.name.startswith("w_")]
+        for name in (*weights, "threshold", "learning_rate", "clip", "dropout", "ema", "lr_factor"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} must be finite, got {getattr(self, name)}")
+        for name in weights:
+            _bounds(self, name, 0)
         for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1 or not 0 <= self.ema < 1:
-            raise UserError(f"dropout and ema must lie in [0, 1), got {self.dropout} and {self.ema}")
+        for name in ("dropout", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.lr_factor < 1:
+            raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:
             raise UserError(f"static_size {self.static_size} leaves no dynamic mode in latent_dim {self.latent_dim}")
         if self.method == "ssm-skd" and self.static_size != 1:
@@ -107,11 +121,16 @@ class TrainConfig:
         )
 
 
-# [SSM-SKD] Table 7; SKD's sizes are those with which its results can be reproduced (thesis 2.2.2, items 2 and 6).
-_PRESETS: dict[tuple[str, str], dict] = {
-    ("ssm-skd", "sprites"): {},
-    ("skd", "sprites"): {"latent_dim": 40, "hidden_dim": 80, "static_size": 12, "w_reconstruction": 15.0},
-}
+def _bounds(config: TrainConfig, name: str, least: float) -> None:
+    if getattr(config, name) < least:
+        raise UserError(f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
+# SSM-SKD: [SSM-SKD] Table 7. SKD: K, H and s with which its results can be reproduced (thesis 2.2.2, items 2 and 6),
+# weights, threshold and epochs of its published code; clipping and schedule as the thesis adds to both (items 3 and 5).
+_SKD = {"latent_dim": 40, "hidden_dim": 80, "static_size": 12}
+_SKD |= {"w_reconstruction": 15.0, "threshold": 0.5, "epochs": 1000}
+_PRESETS: dict[tuple[str, str], dict] = {("ssm-skd", "sprites"): {}, ("skd", "sprites"): _SKD}
 _PRESETS |= {(m, "puppets"): _PRESETS[m, "sprites"] for m in METHODS}
 
 

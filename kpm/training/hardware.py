@@ -9,18 +9,29 @@ import time
 import torch
 from torch import nn
 
+from kpm.errors import UserError
+
 
 def device(name: str = "auto") -> torch.device:
-    """`name` as a device; ``"auto"`` is CUDA if there is one, else the CPU."""
+    """`name` as a device; ``"auto"`` is CUDA if there is one, else the CPU. `UserError` for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        where = torch.device(name)
+    except RuntimeError:
+        where = None
+    if where is None or where.type not in ("cpu", "cuda"):
+        raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name!r} is not there; this machine has {torch.cuda.device_count()} CUDA devices")
+    return where
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed blocks instead of handing them back to the system at every step.
 
     Training frees and takes the same large blocks thousands of times; each return to the system costs page faults.
+    The setting holds for the whole process, which then keeps the memory it needed at its peak.
     Does nothing (and returns False) where the C library is another.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":

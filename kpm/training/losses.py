@@ -37,11 +37,11 @@ class NonFiniteLoss(ArithmeticError):
     """A loss term or the gradient is not finite; the message names the step and the term."""
 
 
-def check_finite(terms: dict[str, Tensor], step: int) -> dict[str, float]:
-    """Loss terms as floats, in one transfer; raises `NonFiniteLoss` if one is NaN or infinite."""
+def check_finite(terms: dict[str, Tensor], when: str) -> dict[str, float]:
+    """Loss terms as floats, in one transfer; raises `NonFiniteLoss` if one is NaN or infinite, saying `when`."""
     values = dict(zip(terms, torch.stack([t.detach() for t in terms.values()]).tolist()))
     bad = [name for name, value in values.items() if not abs(value) < float("inf")]
     if bad:
         listing = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-        raise NonFiniteLoss(f"step {step}: loss term {bad[0]!r} is not finite ({listing})")
+        raise NonFiniteLoss(f"{when}: loss term {bad[0]!r} is not finite ({listing})")
     return values

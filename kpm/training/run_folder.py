@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from kpm import files
+from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.training.config import TrainConfig
 
@@ -45,17 +46,23 @@ class Log:
 
 
 class RunFolder:
-    """Checks that a folder fits a config, holds it for this process, and knows its files.
+    """Checks that a folder fits a config and data, holds it for this process, and knows its files.
 
     Raises
     ------
     UserError
-        If the folder holds a run of other parameters (named), a run and `resume` is false, or is in use.
+        If the folder holds a run of other parameters or data (named), a run and `resume` is false, one whose checkpoint
+        to resume from is gone, or is in use.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, resume: bool):
+    def __init__(self, folder: Path, config: TrainConfig, data: tuple[SequenceDataset, SequenceDataset], resume: bool):
         self.folder = folder
         self.plain_config = dataclasses.asdict(config)
+        # What was asked for ("sprites, auto") may have been answered with a stand-in: what counts is what was used.
+        keys = ("name", "source", "split", "sequences")
+        self.data = {
+            part: {k: d.describe()[k] for k in keys} for part, d in zip(("train", "validation"), data, strict=True)
+        }
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
         self.log = Log(folder / "log.jsonl")
         self._resume = resume
@@ -70,12 +77,21 @@ class RunFolder:
             "model": type(model).__name__,
             "config": dataclasses.asdict(model.config),
             "train": self.plain_config,
+            "data": self.data,
             "progress": dataclasses.asdict(state),
         }
 
+    def begin(self, step: int) -> None:
+        """Everything is in place: write what this run is, and forget events after `step`."""
+        files.write_json(self.folder / "config.json", {**self.plain_config, "data": self.data})
+        self.log.truncate(step)
+
     def __enter__(self) -> RunFolder:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"run folder {self.folder}: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -89,20 +105,26 @@ class RunFolder:
         return self
 
     def _check(self) -> None:
-        path = self.folder / "config.json"
-        if path.is_file():
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"run folder {self.folder.name!r}: config.json is damaged ({error})") from error
-            new = self.plain_config
-            changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
-            if changed:
-                what = ", ".join(f"{k} {before[k]!r} -> {new[k]!r}" for k in changed)
-                raise UserError(f"run folder {self.folder.name!r} holds a run of other parameters ({what})")
-            if not self._resume:
-                raise UserError(f"run folder {self.folder.name!r} holds this run already; use --resume to go on")
-        files.write_json(path, self.plain_config)
+        path, name = self.folder / "config.json", self.folder.name
+        if not path.is_file():
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise UserError(f"run folder {name!r}: config.json is damaged ({error})") from error
+        new = {**self.plain_config, "data": self.data}
+        changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
+        if changed:
+            what = ", ".join(f"{k} {before[k]!r} -> {new[k]!r}" for k in changed)
+            raise UserError(f"run folder {name!r} holds a run of other parameters ({what})")
+        if not self._resume:
+            raise UserError(f"run folder {name!r} holds this run already; use --resume to go on")
+        if self.best.is_file() and not self.last.is_file():
+            raise UserError(
+                f"run folder {name!r}: last.safetensors is gone, and starting again would lose the best weights"
+            )
 
     def __exit__(self, *exc: object) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_UN)

@@ -125,16 +125,20 @@ def plot_films(rows: Mapping[str, np.ndarray], title: str = "", every: int = 1) 
         Show every so many frames.
     """
     films = {k: np.clip(np.asarray(v, dtype=np.float32)[::every], 0, 1) for k, v in rows.items()}
-    frames = len(next(iter(films.values())))
-    figure, axes = _figure(1.7 + 0.95 * frames, 0.98 * len(films) + (0.4 if title else 0.1), len(films), 1)
+    # Inches, placed by hand: strips of one size, and as much room for names as the longest one needs.
+    high, gap, names = 0.92, 0.06, 0.2 + 0.085 * max(map(len, films))
+    strip = high * max(len(film) for film in films.values())
+    width, height = names + strip + gap, (high + gap) * len(films) + gap + (0.35 if title else 0)
     with style():
-        for ax, (name, film) in zip(axes[:, 0], films.items()):
-            strip = np.concatenate(list(film.transpose(0, 2, 3, 1)), axis=1)
-            ax.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=1)
+        figure = Figure(figsize=(width, height))
+        for i, (name, film) in enumerate(films.items()):
+            bottom = (high + gap) * (len(films) - 1 - i) + gap
+            ax = figure.add_axes((names / width, bottom / height, high * len(film) / width, high / height))
+            ax.imshow(np.concatenate(list(film.transpose(0, 2, 3, 1)), axis=1).squeeze(), cmap="gray", vmin=0, vmax=1)
             ax.set_ylabel(name, rotation=0, ha="right", va="center")
             _bare(ax)
         if title:
-            figure.suptitle(title, fontsize=11)
+            figure.suptitle(title, fontsize=11, y=1 - 0.08 / height, va="top")
     return figure
 
 

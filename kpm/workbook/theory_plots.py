@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from kpm.workbook.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, _figure, style
+from kpm.workbook.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, SKY, _figure, style
 
+PALE = "#c9c9c9"  # broad lines of theory and truth, with the estimates on top
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -27,13 +29,12 @@ def plot_orbits(panels: Mapping[str, np.ndarray], xlabel: str, ylabel: str, titl
     panels : dict of str to array
         ``(n, time, 2)`` each; a dot marks where an orbit begins.
     """
-    figure, axes = _figure(4.1 * len(panels), 3.3, 1, len(panels), sharey=True)
+    figure, axes = _figure(3.5 * len(panels), 2.7, 1, len(panels), sharex=True, sharey=True)
     with style():
         for ax, (name, orbits) in zip(axes[0], panels.items()):
-            shades = np.linspace(0.3, 1, len(orbits))
-            for orbit, shade in zip(np.asarray(orbits), shades):
-                ax.plot(*orbit.T, color=BLUE, alpha=shade, lw=1.3)
-                ax.plot(*orbit[0], "o", ms=4, color=RED)
+            for orbit in np.asarray(orbits):
+                ax.plot(*orbit.T, color=BLUE, lw=1.3)
+                ax.plot(*orbit[0], "o", ms=5, color=RED)
             ax.set(xlabel=xlabel, title=name)
         axes[0, 0].set_ylabel(ylabel)
         if title:
@@ -45,11 +46,11 @@ def plot_series(
     t: np.ndarray, panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, ylabel: str, legend: str = "upper right"
 ) -> Figure:
     """Time series over the same times `t`, one panel below the other; the first of each panel is a broad grey line."""
-    figure, axes = _figure(7.2, 0.5 + 1.7 * len(panels), len(panels), 1, sharex=True)
+    figure, axes = _figure(6.4, 0.5 + 1.5 * len(panels), len(panels), 1, sharex=True)
     with style():
         for ax, (name, series) in zip(axes[:, 0], panels.items()):
             for i, (label, values) in enumerate(series.items()):
-                look = {"color": GREY, "lw": 5, "alpha": 0.45} if i == 0 else {"color": COLOURS[i - 1]}
+                look = {"color": PALE, "lw": 5} if i == 0 else {"color": COLOURS[i - 1]}
                 if i > 1:
                     look["ls"] = DASHES[(i - 1) % len(DASHES)]
                 ax.plot(t, values, label=label, **look)
@@ -62,28 +63,35 @@ def plot_series(
 
 
 def plot_rates(
-    panels: Mapping[str, np.ndarray], theory: np.ndarray, limits: tuple[float, float, float, float], unit: str = "1/s"
+    panels: Mapping[str, np.ndarray], theory: np.ndarray, limits: tuple[float, float, float, float]
 ) -> Figure:
-    """Continuous-time eigenvalues found (dots) on those of theory (open circles), one panel per set.
+    """Continuous-time eigenvalues found (dots) on those of theory (open circles), two panels in a row.
 
     Parameters
     ----------
     panels : dict of str to complex array
+        Per second.
     theory : complex array
     limits : tuple of float
         Smallest and largest real part, smallest and largest imaginary part shown.
     """
     theory = np.asarray(theory, dtype=complex)
-    figure, axes = _figure(3.2 * len(panels), 2.9, 1, len(panels), sharey=True)
+    rows = math.ceil(len(panels) / 2)
+    figure, axes = _figure(8.0, 0.4 + 2.0 * rows, rows, 2, sharex=True, sharey=True)
     with style():
-        for ax, (name, values) in zip(axes[0], panels.items()):
+        for ax, (name, values) in zip(axes.ravel(), panels.items()):
             values = np.asarray(values, dtype=complex)
             ax.axvline(0, color=GREY, lw=1)
             ax.plot(theory.real, theory.imag, "o", ms=12, mfc="none", mec=ORANGE, mew=1.8, label="theory")
-            ax.plot(values.real, values.imag, "o", ms=4.5, mew=0, color=BLUE, label="found")
-            ax.set(xlim=limits[:2], ylim=limits[2:], xlabel=f"growth rate ({unit})", title=name)
-        axes[0, 0].set_ylabel("angular frequency (rad/s)" if unit == "1/s" else f"angular frequency (rad × {unit})")
-        axes[0, 0].legend(loc="lower left")
+            ax.plot(values.real, values.imag, "o", ms=5, mew=0, color=BLUE, label="found")
+            ax.set(xlim=limits[:2], ylim=limits[2:], title=name)
+        for ax in axes.ravel()[len(panels) :]:
+            ax.set_axis_off()
+        for ax in axes[-1]:
+            ax.set_xlabel("growth rate (1/s)")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("frequency (rad/s)")
+        axes[0, 0].legend(loc="upper left", ncols=2)
     return figure
 
 
@@ -101,7 +109,7 @@ def plot_fields(
     orbits : array, optional
         ``(k, time, 2)``.
     """
-    figure, axes = _figure(3.0 * len(fields), 2.9, 1, len(fields), sharey=True)
+    figure, axes = _figure(2.6 * len(fields), 2.6, 1, len(fields), sharey=True)
     with style():
         for ax, (name, values) in zip(axes[0], fields.items()):
             size = np.abs(values).max()
@@ -136,9 +144,9 @@ def plot_bias(
     ax: Axes = axes[0, 0]
     with style():
         ax.axhline(truth, color="black", lw=1, label="truth")
-        ax.plot(noise, theory, color=GREY, lw=5, alpha=0.45, label="theory of the bias")
+        ax.plot(noise, theory, color=PALE, lw=5, label="theory of the bias")
         for i, (name, (mean, spread)) in enumerate(found.items()):
-            shift = 1 + 0.03 * (i - (len(found) - 1) / 2)  # so that the bars do not hide one another
+            shift = 1 + 0.03 * i  # so that the bars do not hide one another
             ax.errorbar(
                 np.asarray(noise) * shift, mean, spread, marker=MARKERS[i], ms=5, ls=DASHES[i % len(DASHES)], lw=1.3,
                 capsize=2, color=COLOURS[i], label=name,
@@ -153,13 +161,14 @@ def plot_bias(
 def plot_harmonics(
     harmonics: np.ndarray, theory: np.ndarray, found: Mapping[str, np.ndarray], xlabel: str, ylabel: str
 ) -> Figure:
-    """One number per harmonic: theory as a broad line, each estimator as marks of its own shape."""
+    """One number per harmonic: theory as a broad line, each estimator as marks of its own shape and size."""
     figure, axes = _figure(6.6, 3.5)
     ax: Axes = axes[0, 0]
     with style():
-        ax.plot(harmonics, theory, color=GREY, lw=5, alpha=0.45, label="theory")
+        ax.plot(harmonics, theory, color=PALE, lw=5, label="theory")
         for i, (name, values) in enumerate(found.items()):
-            ax.plot(harmonics, values, MARKERS[i], ms=6, color=COLOURS[i], label=name)
+            # Hollow and of growing size, so that estimators which agree can all be seen.
+            ax.plot(harmonics, values, MARKERS[i], ms=5 + 2.5 * i, mfc="none", mew=1.6, color=COLOURS[i], label=name)
         ax.set(xlabel=xlabel, ylabel=ylabel, xticks=harmonics)
         ax.legend(loc="upper left")
     return figure
@@ -181,11 +190,11 @@ def plot_ranks(
     shared : complex array
         Eigenvalues of the one operator of all sequences.
     """
-    figure, _ = _figure(8.6, 3.7, 1, 2, width_ratios=(1, 1.15))
+    figure, _ = _figure(8.0, 3.4, 1, 2, width_ratios=(1, 1.15))
     left, right = figure.axes
     with style():
         line = np.arange(2, max(frames) + 1)
-        left.plot(line, np.minimum(line - 1, dim), color=GREY, lw=5, alpha=0.45, label="min(T − 1, K)")
+        left.plot(line, np.minimum(line - 1, dim), color=PALE, lw=5, label="min(T − 1, K)")
         left.plot(frames, ranks, "o", ms=5, color=BLUE, label="found")
         left.set(
             xlabel="frames T of the sequence", ylabel="rank of the operator", title=f"Rank in K = {dim} dimensions"
@@ -210,7 +219,7 @@ def plot_horizon(moduli: Mapping[str, float], eps: float, longest: float = 1e5) 
     eps : float
         The fraction at which a mode counts as forgotten.
     """
-    figure, _ = _figure(8.6, 3.4, 1, 2)
+    figure, _ = _figure(7.6, 3.1, 1, 2)
     left, right = figure.axes
     with style():
         gap = np.logspace(-4.5, -0.3, 200)
@@ -228,7 +237,7 @@ def plot_horizon(moduli: Mapping[str, float], eps: float, longest: float = 1e5) 
     return figure
 
 
-def mode_shape(phase: float, points: int = 40) -> np.ndarray:
+def mode_shape(phase: float, points: int = 21) -> np.ndarray:
     """A complex mode of a string: a standing wave for `phase` 0, one that travels as its phase falls by `phase`.
 
     Complex ``(points,)`` at equal distances over the string, held at both ends.
@@ -237,7 +246,7 @@ def mode_shape(phase: float, points: int = 40) -> np.ndarray:
     return np.sin(np.pi * x) * np.exp(-1j * phase * x)
 
 
-def plot_mode(modulus: float, angle: float, phase: float = 0.0, steps: int = 80, eps: float = 1e-2) -> Figure:
+def plot_mode(modulus: float, angle: float, phase: float = 0.0, steps: int = 60, eps: float = 1e-2) -> Figure:
     """One conjugate pair of eigenvalues: where it is, how its amplitude moves, the mode, and the motion of the whole.
 
     Parameters
@@ -251,15 +260,17 @@ def plot_mode(modulus: float, angle: float, phase: float = 0.0, steps: int = 80,
     eps : float
         Fraction at which the mode counts as forgotten; marked if it lies within `steps`.
     """
+    if not modulus > 0:
+        raise ValueError(f"modulus: expected a positive number, got {modulus!r}")
     t = np.arange(steps + 1)
     value = modulus * np.exp(1j * angle)
     powers, mode = value**t, mode_shape(phase)
     x = np.linspace(0, 1, len(mode))
-    figure, _ = _figure(8.6, 5.4, 2, 2, width_ratios=(1, 1.5))
+    figure, _ = _figure(7.6, 4.8, 2, 2, width_ratios=(1, 1.5))
     plane, series, shape, film = figure.axes
     with style():
         plane.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.2))
-        plane.plot(powers.real, powers.imag, ".-", ms=3, lw=0.6, color=BLUE, alpha=0.5, label="λᵗ")
+        plane.plot(powers.real, powers.imag, ".-", ms=3, lw=0.6, color=SKY, label="λᵗ")
         plane.plot(
             [value.real] * 2, [value.imag, -value.imag], "x", ms=9, mew=2.2, color=RED, label="λ and its conjugate"
         )
@@ -270,21 +281,22 @@ def plot_mode(modulus: float, angle: float, phase: float = 0.0, steps: int = 80,
         top = 1.25 * max(1, modulus**steps)
         horizon = math.log(eps) / math.log(modulus) if modulus < 1 else math.inf
         if horizon < steps:
-            series.axvline(horizon, color=GREY, ls=":", label=f"horizon ({100 * eps:g} % left)")
+            series.plot([horizon] * 2, [-top, top], color=GREY, ls=":", label=f"{100 * eps:g} % left")
         series.set(xlim=(0, steps), ylim=(-top, 1.5 * top), xlabel="step", ylabel="amplitude", title="trajectory")
-        series.legend(loc="upper right", ncols=3)
+        series.legend(loc="upper right", ncols=3, columnspacing=1, handlelength=1.5)
         shape.plot(x, mode.real, color=BLUE, label="Re u")
         shape.plot(x, mode.imag, color=GREEN, ls="--", label="Im u")
         shape.set(ylim=(-1.1, 1.7), xlabel="place on the string", ylabel="displacement", title="mode u")
         shape.legend(loc="upper right", ncols=2)
         motion = (powers[:, None] * mode).real
         size = max(1e-12, np.abs(motion).max())
+        colours = colormaps["RdBu_r"].resampled(15)
         picture = film.imshow(
             motion.T,
             aspect="auto",
             origin="lower",
             extent=(-0.5, steps + 0.5, 0, 1),
-            cmap="RdBu_r",
+            cmap=colours,
             vmin=-size,
             vmax=size,
         )

@@ -53,6 +53,7 @@ def main() -> int:
     data = tuple(datasets.load("sprites", split, "real") for split in ("train", "validation"))
     done = paths.runs() / f"stability_{options.steps}.json"
     rows = json.loads(done.read_text()) if done.is_file() else []
+    rows = rows[: options.seeds]
     for seed in range(len(rows), options.seeds):
         rows.append(one(seed, options.steps, data))
         files.write_json(done, rows)

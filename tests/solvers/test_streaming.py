@@ -291,6 +291,8 @@ X = torch.zeros(2, 5, 3)
         (torch.zeros(5, 3, dtype=torch.complex64), {}, "x: expected real numbers, got torch.complex64"),
         (np.array([["a", "b"], ["c", "d"]]), {}, "x: expected real numbers"),
         (torch.full((5, 3), torch.inf), {}, r"x\[0, 0\] is not finite"),
+        (torch.full((5, 3), 1e308, dtype=torch.float64), {}, "x: numbers too large"),
+        (1e200 * draw(0, 5, 3), {}, "x: numbers too large"),
         (X, {"mask": torch.ones(2, 5)}, "mask: expected bool"),
         (X, {"mask": torch.ones(5, dtype=torch.bool)}, r"mask: expected bool \(2, 5\)"),
         (X, {"lengths": torch.tensor([5, 6])}, r"lengths\[1\]: not from 0 to 5"),
@@ -358,12 +360,12 @@ print(json.dumps([sizes, piece.numel() * piece.element_size(), moments.n_pairs])
 def test_memory_stays_flat(method, batch, dim):
     """A stream of 100 pieces (1.5 GB and 0.5 GB in all), one held at a time: what the process holds does not grow."""
     program = STREAM.format(method=method, batch=batch, dim=dim)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # glibc then gives every large block back at once: what is seen is what is held.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     sizes, held, n_pairs = json.loads(done.stdout)
     assert n_pairs == 100 * batch * 999
-    # The allocator keeps and returns temporary blocks of 16 MB as it likes, hence medians and some play.
     growth, spread = np.median(sizes[-30:]) - np.median(sizes[5:35]), max(sizes[5:]) - min(sizes[5:])
     print(f"{method}: pieces of {held / 1e6:.1f} MB, grew by {growth / 1e6:.1f} MB, within {spread / 1e6:.1f} MB")
-    assert growth < held
-    assert spread < 15 * held
+    assert growth < held / 4
+    assert spread < held

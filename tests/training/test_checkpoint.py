@@ -15,20 +15,20 @@ def model():
 
 
 def test_round_trip(model, tmp_path):
-    path = checkpoint.save_model(tmp_path / "m.safetensors", model, {"seed": 3}, {"step": 5})
+    path = checkpoint.save_model(tmp_path / "m.safetensors", model, {"progress": {"step": 5}})
     again, meta = checkpoint.load_model(path)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     assert again.config == model.config and meta["progress"] == {"step": 5}
-    assert meta["environment"]["seeds"] == {"train": 3}
+    assert meta["environment"]["packages"]["torch"]
     frames = torch.rand(2, 8, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(frames).reconstruction, again(frames).reconstruction)
 
 
 def test_half_size_file_is_close(model, tmp_path):
-    whole = checkpoint.save_model(tmp_path / "a.safetensors", model, {}, {})
-    half = checkpoint.save_model(tmp_path / "b.safetensors", model, {}, {}, half=True)
+    whole = checkpoint.save_model(tmp_path / "a.safetensors", model, {})
+    half = checkpoint.save_model(tmp_path / "b.safetensors", model, {}, half=True)
     # The header (environment report) is the same in both; the tensors take half.
     assert half.stat().st_size < whole.stat().st_size - sum(p.numel() for p in model.parameters()) * 1.9
     again, _ = checkpoint.load_model(half)
@@ -38,7 +38,7 @@ def test_half_size_file_is_close(model, tmp_path):
 
 
 def test_every_kind_of_damage_is_named(model, tmp_path):
-    good = checkpoint.save_model(tmp_path / "m.safetensors", model, {}, {}).read_bytes()
+    good = checkpoint.save_model(tmp_path / "m.safetensors", model, {}).read_bytes()
     cases = {"cut": good[: len(good) // 2], "empty": b"", "not ours": b"\x80\x02pickle", "longer": good + b"1234"}
     for i in (len(good) - 1, len(good) * 3 // 4):
         flipped = bytearray(good)
@@ -53,7 +53,7 @@ def test_every_kind_of_damage_is_named(model, tmp_path):
 
 
 def test_the_hashes_of_a_flipped_bit_are_told(model, tmp_path):
-    path = checkpoint.save_model(tmp_path / "m.safetensors", model, {}, {})
+    path = checkpoint.save_model(tmp_path / "m.safetensors", model, {})
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)

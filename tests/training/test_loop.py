@@ -121,10 +121,41 @@ def test_a_run_of_other_parameters_is_not_written_over(data, tmp_path):
     assert_same(before, weights(tmp_path / "run"))
 
 
+def test_other_data_under_the_same_name_is_not_mixed_in(data, tmp_path):
+    """ "sprites, auto" may be the stand-in today and the real thing tomorrow."""
+    run(small(), tmp_path / "run", data)
+    other = tuple(dataclasses.replace(d, name="real-squares", source="real") for d in data)
+    with pytest.raises(UserError, match=r"other parameters \(data .*squares.* -> .*real-squares"):
+        run(small(), tmp_path / "run", other, resume=True)
+
+
+def test_the_best_weights_are_not_lost_where_the_last_are_gone(data, tmp_path):
+    run(small(), tmp_path / "run", data)
+    (tmp_path / "run/last.safetensors").unlink()
+    with pytest.raises(UserError, match=r"last.safetensors is gone"):
+        run(small(), tmp_path / "run", data, resume=True)
+    assert checkpoint.read(tmp_path / "run/best.safetensors")
+
+
+def test_a_run_that_could_not_start_leaves_the_folder_free(data, tmp_path):
+    with pytest.raises(UserError, match="device: expected auto, cpu, cuda"):
+        train(small(), tmp_path / "run", data=data, device="gpu0", progress_bar=False)
+    run(small(), tmp_path / "run", data)
+
+
+def test_best_weights_know_their_own_time(data, tmp_path):
+    run(small(), tmp_path / "run", data)
+    _, meta = checkpoint.read(tmp_path / "run/best.safetensors")
+    at = {e["step"]: e["wall_s"] for e in Log(tmp_path / "run/log.jsonl").read("validation")}
+    assert meta["progress"]["wall_s"] == pytest.approx(at[meta["progress"]["best"]["step"]], abs=0.5)
+    assert meta["progress"]["wall_s"] > 0
+    assert meta["data"]["train"] == {"name": "squares", "source": "synthetic", "split": "train", "sequences": 21}
+
+
 def test_a_folder_in_use_is_refused(data, tmp_path):
     from kpm.training.run_folder import RunFolder
 
-    with RunFolder(tmp_path / "run", small(), False), pytest.raises(UserError, match="in use"):
+    with RunFolder(tmp_path / "run", small(), data, False), pytest.raises(UserError, match="in use"):
         run(small(), tmp_path / "run", data, resume=True)
 
 

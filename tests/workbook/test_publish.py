@@ -37,18 +37,24 @@ def test_published_result_names_its_data_and_checkpoint(trained):
     assert result.checkpoint.status() == "changed"
 
 
-def test_a_stand_in_does_not_pass_for_the_real_data(trained, monkeypatch):
-    real = publish.checkpoint.load_model
-
-    def pretend(path, *args):
-        model, meta = real(path, *args)
-        return model, meta | {"train": meta["train"] | {"dataset": "sprites"}}
-
-    monkeypatch.setattr(publish.checkpoint, "load_model", pretend)
-    with pytest.raises(UserError, match="'puppets' is no substitute"):
-        publish.publish_command(trained)
+def test_what_is_shipped_is_not_replaced_by_mistake(trained):
+    publish.publish_command(trained, name="try")
+    with pytest.raises(UserError, match="shipped already; give --replace"):
+        publish.publish_command(trained, name="try")
+    assert publish.publish_command(trained, name="try", replace=True) == 0
 
 
-def test_command_has_the_flags_that_differ():
+def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkeypatch):
+    """Asked for sprites, trained on puppets: whatever can be had later, the result is one on puppets."""
+    flags = "--dataset sprites --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --steps 2"
+    assert cli.main(["train", "ssm-skd", *flags.split(), "--no-progress", "--out", str(home / "runs/b")]) == 0
+    monkeypatch.setenv("KPM_CACHE", str(sprites_folder.parent))  # now the real data are there
+    assert publish.publish_command(home / "runs/b") == 0
+    result = results.load("ssm_skd_puppets")
+    assert (result.dataset, result.source) == ("puppets", "synthetic")
+    assert not (paths.results() / "ssm_skd_sprites.json").exists()
+
+
+def test_command_has_the_flags_that_differ_and_the_steps():
     plain = dataclasses.asdict(dataclasses.replace(preset("skd"), seed=5, ema=0.5))
-    assert publish.command(plain) == "kpm train skd --dataset sprites --ema 0.5 --seed 5"
+    assert publish.command(plain, 70) == "kpm train skd --dataset sprites --ema 0.5 --seed 5 --steps 70"

@@ -1,0 +1,126 @@
+"""Losses, schedule and settings against the paper, written out plainly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.training.config import TrainConfig, preset
+from kpm.training.losses import koopman_losses
+from kpm.training.schedule import Plateau, average, ema_decay
+from tests.training.conftest import small
+
+
+@pytest.mark.parametrize("method", ["ssm-skd", "skd"])
+def test_losses_are_equations_1_to_5(method):
+    """Every term with a weight of its own, from the model's outputs, with numpy eigenvalues of K x K operators."""
+    config = small(method, threshold=0.2)
+    weights = {"w_reconstruction": 3.0, "w_predicted_latents": 5.0, "w_prediction": 7.0, "w_eigenvalues": 11.0}
+    config = dataclasses.replace(config, **weights)
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).train()
+    frames = torch.rand(6, 8, 3, 64, 64)
+    output = model(frames)
+    terms = {k: v.item() for k, v in koopman_losses(output, frames, config).items()}
+
+    z = output.latents.detach().double().numpy()
+    x, rec, pred = (t.detach().double().numpy() for t in (frames, output.reconstruction, output.prediction))
+    if method == "skd":
+        flat = [z[:, :-1].reshape(-1, z.shape[-1]), z[:, 1:].reshape(-1, z.shape[-1])]
+        operators = [np.linalg.lstsq(*flat, rcond=None)[0]] * len(z)
+        spectra = [np.linalg.eigvals(operators[0])]
+    else:
+        operators = [np.linalg.pinv(s[:-1]) @ s[1:] for s in z]
+        spectra = [np.linalg.eigvals(c) for c in operators]
+    predicted = np.stack([np.vstack([s[:1], s[:-1] @ c]) for s, c in zip(z, operators)])
+    static, dynamic = [], []
+    for values in spectra:
+        order = np.argsort(abs(values - 1))
+        static += list(abs(values[order[: config.static_size]] - 1) ** 2)
+        dynamic += [v.real if v.real > 0.2 else 0 for v in values[order[config.static_size :]]]
+    expected = {
+        "reconstruction": 3 * ((x - rec) ** 2).mean(),
+        "predicted_latents": 5 * ((predicted - z) ** 2).mean(),
+        "prediction": 7 * ((x - pred) ** 2).mean(),
+        "static_eigenvalues": 11 * np.mean(static),
+        "dynamic_eigenvalues": 11 * np.mean(dynamic),
+    }
+    assert terms == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert abs(rec - pred).max() > 1e-4  # dropout: else a loss between the two outputs would pass for one with x
+    assert expected["dynamic_eigenvalues"] > 0
+
+
+def test_prediction_decodes_the_predicted_latents_and_dropout_is_on_the_other_branch():
+    torch.manual_seed(1)
+    config = small("skd")
+    model = KoopmanAutoencoder(config.model()).train()
+    frames = torch.rand(6, 8, 3, 64, 64)
+    seen = []
+    model.decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    output = model(frames)
+    dropped, predicted = seen[0][:6], seen[0][6:]
+    torch.testing.assert_close(predicted, output.predicted_latents)
+    zero = dropped == 0
+    assert 0.1 < zero.float().mean() < 0.3
+    torch.testing.assert_close(dropped[~zero], output.latents[~zero] / 0.8)
+
+
+def test_published_settings():
+    """[SSM-SKD] Tables 5 and 7, and the settings of SKD's code with the thesis's corrections."""
+    ssm, skd = preset("ssm-skd"), preset("skd")
+    table = {"latent_dim": 15, "hidden_dim": 170, "static_size": 1, "w_predicted_latents": 1, "w_prediction": 1}
+    table |= {"w_eigenvalues": 1, "threshold": 0.75, "epochs": 250, "batch_size": 32, "learning_rate": 1e-3, "clip": 5}
+    table |= {"seed": 7253, "w_reconstruction": 16, "dropout": 0.2, "patience": 10, "lr_factor": 10**-0.25}
+    assert {k: getattr(ssm, k) for k in table} == pytest.approx(table)
+    other = {"latent_dim": 40, "hidden_dim": 80, "static_size": 12, "w_reconstruction": 15, "threshold": 0.5}
+    assert {k: getattr(skd, k) for k in other | {"epochs": 1}} == other | {"epochs": 1000}
+
+
+def test_learning_rate_warms_up_then_falls_on_a_plateau():
+    plateau = Plateau(TrainConfig(learning_rate=0.1, warmup_steps=4, patience=2, lr_factor=0.5))
+    assert [plateau.rate(s) for s in range(6)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+    plateau.step(1.0)
+    for _ in range(2):
+        plateau.step(1.0)
+    assert plateau.rate(10) == pytest.approx(0.1)
+    plateau.step(1.0)  # the third without improvement
+    assert plateau.rate(10) == pytest.approx(0.05)
+    other = Plateau(TrainConfig(learning_rate=0.1, warmup_steps=4, patience=2, lr_factor=0.5))
+    other.load(plateau.state())
+    for loss in (1.0, 1.0, 1.0):
+        plateau.step(loss)
+        other.step(loss)
+    assert other.rate(10) == plateau.rate(10) == pytest.approx(0.025)
+
+
+def test_average_is_exponential_with_the_norms_statistics():
+    torch.manual_seed(0)
+    mean, model = (KoopmanAutoencoder(small().model()) for _ in range(2))
+    name = "encoder.cnn.0.1.running_mean"
+    model.state_dict()[name].fill_(2.0)
+    before = {k: v.clone() for k, v in mean.state_dict().items()}
+    average(mean, model, 0.75)
+    for key, value in mean.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * before[key] + 0.25 * model.state_dict()[key])
+    assert mean.state_dict()[name].unique().tolist() == [0.5]
+    assert ema_decay(TrainConfig(ema=0.99), 1) == pytest.approx(2 / 11)
+    assert ema_decay(TrainConfig(ema=0.99), 10**6) == 0.99
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(data, tmp_path, monkeypatch):
+    from kpm.training import loop
+
+    norms = []
+    honest = torch.optim.Adam.step
+
+    def spy(self, *args, **kwargs):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    loop.train(small(clip=0.01, steps=4), tmp_path / "run", data=data, device="cpu", progress_bar=False)
+    assert norms == pytest.approx([0.01] * 4, rel=1e-3)
