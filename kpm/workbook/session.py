@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,14 @@ class Session:
         width = Image.open(io.BytesIO(png)).width
         metadata = {"image/png": {"width": width // 2}} if width > 1400 else {}
         display({"image/png": png, "text/plain": alt or name}, raw=True, metadata=metadata)
+
+    def folder(self, name: str) -> Path:
+        """A folder of this run for what a cell makes: emptied first in the quick profile, kept in the other."""
+        path = self.out / name
+        if self.quick:
+            shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def write_results(self, numbers: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> None:
         """Write ``results.json``: the numbers, what they were made with, how long it took, the environment."""

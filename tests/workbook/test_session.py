@@ -29,6 +29,13 @@ def test_results_hold_numbers_parameters_and_the_environment(tmp_path):
         run.write_results({"a": float("nan")})
 
 
+def test_a_folder_is_fresh_in_the_quick_profile_only(tmp_path):
+    for profile, kept in (("quick", False), ("paper", True)):
+        run = session.start("x", profile, 0, "cpu", str(tmp_path / profile))
+        (run.folder("live") / "old").write_text("")
+        assert (run.folder("live") / "old").exists() == kept
+
+
 def test_unknown_profile_is_refused(tmp_path):
     with pytest.raises(UserError, match="did you mean 'quick'"):
         session.start("x", "quik", 0, "cpu", str(tmp_path))
