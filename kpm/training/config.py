@@ -46,6 +46,8 @@ class TrainConfig:
     """Weight of the spectral loss, eq. 4."""
     threshold: float = 0.75
     """alpha, real part above which a dynamic eigenvalue is penalised."""
+    init: str = ""
+    """Checkpoint (a name in data/checkpoints or a file) whose weights to start from, instead of random ones."""
     epochs: int = 250
     """Passes over the training split."""
     steps: int | None = None

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kpm import environment
+from kpm import environment, paths
 from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
@@ -98,6 +98,8 @@ def train(
         model = KoopmanAutoencoder(config.model(train_data.shape[1])).to(where)
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
         plateau = Plateau(config)
+        if config.init and not tensors:
+            state.before_steps, state.before_wall_s = start_from(config.init, model)
         mean = twin(model) if config.ema else model
         if tensors:
             restore(tensors, model, mean, optimizer)
@@ -186,6 +188,18 @@ def train(
             precision=state.precision,
             signal=stop.asked,
         )
+
+
+def start_from(name: str, model: KoopmanAutoencoder) -> tuple[int, float]:
+    """Give `model` the weights of a checkpoint; returns the steps and the seconds of training that made them."""
+    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
+    other, meta = checkpoint.load_model(path)
+    if other.config != model.config:
+        raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
+    model.load_state_dict(other.state_dict())
+    done = meta["progress"]
+    step = done["best"]["step"] if path.name != "last.safetensors" else done["step"]
+    return step + done.get("before_steps", 0), done["wall_s"] + done.get("before_wall_s", 0.0)
 
 
 @torch.no_grad()

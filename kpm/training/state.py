@@ -12,13 +12,18 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is; kept in its checkpoints beside the tensors."""
+    """How far a run is; kept in its checkpoints beside the tensors.
+
+    `before_steps` and `before_wall_s` are what went into the weights the run started from, if it did not start anew.
+    """
 
     step: int = 0
     wall_s: float = 0.0
     precision: str = "32-true"
     best: dict[str, float] = dataclasses.field(default_factory=dict)
     plateau: dict[str, Any] = dataclasses.field(default_factory=dict)
+    before_steps: int = 0
+    before_wall_s: float = 0.0
 
 
 def flatten(model: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

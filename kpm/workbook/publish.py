@@ -52,6 +52,10 @@ def publish_command(
     log = Log(run / "log.jsonl").read("validation")
     every = max(1, len(log) // _CURVE_POINTS)
     points = [e for i, e in enumerate(log) if i % every == 0 or e is log[-1]]
+    steps = progress["best"]["step"] + progress["before_steps"]
+    notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(log)} validations"
+    if progress["before_steps"]:
+        notes += f"; started from weights of {progress['before_steps']} steps, counted in steps and time"
     result = Result(
         name=name,
         dataset=data.name,
@@ -60,15 +64,23 @@ def publish_command(
         metrics=dataclasses.asdict(figures),
         paper={},
         seeds=[train["seed"]],
-        steps=progress["best"]["step"],
-        wall_s=round(progress["wall_s"], 1),
+        steps=steps,
+        wall_s=round(progress["wall_s"] + progress["before_wall_s"], 1),
         hardware=machine.hardware,
         checkpoint=Checkpoint.of(target),
         command=command(train, progress["best"]["step"]),
         commit=machine.commit,
         environment=machine,
-        notes=f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(log)} validations",
-        curve=[{k: e[k] for k in ("step", "wall_s", "mse", "loss")} for e in points],
+        notes=notes,
+        curve=[
+            {
+                "step": e["step"] + progress["before_steps"],
+                "wall_s": e["wall_s"] + progress["before_wall_s"],
+                "mse": e["mse"],
+                "loss": e["loss"],
+            }
+            for e in points
+        ],
     )
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, step {result.steps}")
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))

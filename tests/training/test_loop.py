@@ -152,6 +152,21 @@ def test_best_weights_know_their_own_time(data, tmp_path):
     assert meta["data"]["train"] == {"name": "squares", "source": "synthetic", "split": "train", "sequences": 21}
 
 
+def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
+    first = run(small(steps=10), tmp_path / "first", data)
+    start = str(tmp_path / "first/best.safetensors")
+    second = run(small(steps=1, init=start, learning_rate=1e-12, warmup_steps=0, ema=0.0), tmp_path / "second", data)
+    a, b = (checkpoint.read(tmp_path / f"{n}/best.safetensors") for n in ("first", "second"))
+    for name, value in a[0].items():
+        if "running" not in name and "num_batches" not in name:  # one step moves the statistics
+            torch.testing.assert_close(b[0][name], value, rtol=0, atol=1e-9)
+    assert b[1]["progress"]["before_steps"] == first.best["step"] > 0
+    assert b[1]["progress"]["before_wall_s"] == pytest.approx(a[1]["progress"]["wall_s"])
+    assert second.steps == 1
+    with pytest.raises(UserError, match=r"init: best.safetensors is a model of other sizes"):
+        run(small(init=start, latent_dim=10), tmp_path / "third", data)
+
+
 def test_a_folder_in_use_is_refused(data, tmp_path):
     from kpm.training.run_folder import RunFolder
 
