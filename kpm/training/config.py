@@ -141,3 +141,11 @@ def preset(method: str = "ssm-skd", dataset: str = "sprites") -> TrainConfig:
     pick("method", method, METHODS)
     pick("dataset", dataset, {d for _, d in _PRESETS})
     return TrainConfig(method=method, dataset=dataset, **_PRESETS[method, dataset])
+
+
+def command(train: dict, steps: int) -> str:
+    """The ``kpm train`` line of a run up to `steps`: the flags that differ from the method's preset."""
+    default = dataclasses.asdict(preset(train["method"], train["dataset"]))
+    changed = {k: v for k, v in train.items() if default[k] != v and k not in ("method", "dataset", "epochs", "steps")}
+    flags = [f"--{k.replace('_', '-')} {v}" for k, v in (changed | {"steps": steps}).items()]
+    return " ".join([f"kpm train {train['method']} --dataset {train['dataset']}", *flags])

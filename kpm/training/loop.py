@@ -20,7 +20,7 @@ from kpm.errors import UserError
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
-from kpm.training.config import TrainConfig
+from kpm.training.config import TrainConfig, command
 from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
 from kpm.training.run_folder import RunFolder
 from kpm.training.schedule import Plateau, average, ema_decay, twin
@@ -99,7 +99,7 @@ def train(
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
         plateau = Plateau(config)
         if config.init and not tensors:
-            state.before_steps, state.before_wall_s = start_from(config.init, model)
+            start_from(config.init, model, state)
         mean = twin(model) if config.ema else model
         if tensors:
             restore(tensors, model, mean, optimizer)
@@ -190,16 +190,18 @@ def train(
         )
 
 
-def start_from(name: str, model: KoopmanAutoencoder) -> tuple[int, float]:
-    """Give `model` the weights of a checkpoint; returns the steps and the seconds of training that made them."""
+def start_from(name: str, model: KoopmanAutoencoder, state: Progress) -> None:
+    """Give `model` the weights of a checkpoint, and note in `state` what went into them."""
     path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
     other, meta = checkpoint.load_model(path)
     if other.config != model.config:
         raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
     model.load_state_dict(other.state_dict())
     done = meta["progress"]
-    step = done["best"]["step"] if path.name != "last.safetensors" else done["step"]
-    return step + done.get("before_steps", 0), done["wall_s"] + done.get("before_wall_s", 0.0)
+    steps = done["step"] if path.name == "last.safetensors" else done["best"]["step"]
+    state.before_steps = steps + done.get("before_steps", 0)
+    state.before_wall_s = done["wall_s"] + done.get("before_wall_s", 0.0)
+    state.before_commands = [*done.get("before_commands", []), command(meta["train"], steps)]
 
 
 @torch.no_grad()

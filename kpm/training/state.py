@@ -14,7 +14,8 @@ from torch import Tensor, nn
 class Progress:
     """How far a run is; kept in its checkpoints beside the tensors.
 
-    `before_steps` and `before_wall_s` are what went into the weights the run started from, if it did not start anew.
+    What went into the weights the run started from, if it did not start anew: `before_steps`, `before_wall_s`, and the
+    commands that made them.
     """
 
     step: int = 0
@@ -24,6 +25,7 @@ class Progress:
     plateau: dict[str, Any] = dataclasses.field(default_factory=dict)
     before_steps: int = 0
     before_wall_s: float = 0.0
+    before_commands: list[str] = dataclasses.field(default_factory=list)
 
 
 def flatten(model: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

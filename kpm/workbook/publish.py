@@ -12,7 +12,7 @@ from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.metrics.reconstruction import reconstruction
 from kpm.training import checkpoint
-from kpm.training.config import preset
+from kpm.training.config import command
 from kpm.training.run_folder import Log
 from kpm.workbook import results
 from kpm.workbook.results import Checkpoint, Result
@@ -68,7 +68,7 @@ def publish_command(
         wall_s=round(progress["wall_s"] + progress["before_wall_s"], 1),
         hardware=machine.hardware,
         checkpoint=Checkpoint.of(target),
-        command=command(train, progress["best"]["step"]),
+        command=" && ".join([*progress["before_commands"], command(train, progress["best"]["step"])]),
         commit=machine.commit,
         environment=machine,
         notes=notes,
@@ -86,11 +86,3 @@ def publish_command(
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
     print("kpm results --readme renews the table")
     return 0
-
-
-def command(train: dict, steps: int) -> str:
-    """The ``kpm train`` line that leads to these weights: the flags that differ from the method's preset."""
-    default = dataclasses.asdict(preset(train["method"], train["dataset"]))
-    changed = {k: v for k, v in train.items() if default[k] != v and k not in ("method", "dataset", "epochs", "steps")}
-    flags = [f"--{k.replace('_', '-')} {v}" for k, v in (changed | {"steps": steps}).items()]
-    return " ".join([f"kpm train {train['method']} --dataset {train['dataset']}", *flags])

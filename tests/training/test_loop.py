@@ -15,6 +15,7 @@ import torch
 
 from kpm.errors import UserError
 from kpm.training import checkpoint
+from kpm.training.config import command as config_command
 from kpm.training.loop import train
 from kpm.training.losses import NonFiniteLoss
 from kpm.training.run_folder import Log
@@ -73,7 +74,8 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(data, tmp_path, how):
         """
         import sys
         sys.path.insert(0, sys.argv[2])
-        from kpm.training.loop import train
+        from kpm.training.config import command as config_command
+from kpm.training.loop import train
         from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         options = {"device": "cpu", "progress_bar": False, "save_every_s": 0.2, "resume": True}
@@ -163,6 +165,7 @@ def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
     assert b[1]["progress"]["before_steps"] == first.best["step"] > 0
     assert b[1]["progress"]["before_wall_s"] == pytest.approx(a[1]["progress"]["wall_s"])
     assert second.steps == 1
+    assert b[1]["progress"]["before_commands"] == [config_command(a[1]["train"], first.best["step"])]
     with pytest.raises(UserError, match=r"init: best.safetensors is a model of other sizes"):
         run(small(init=start, latent_dim=10), tmp_path / "third", data)
 
@@ -230,7 +233,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
         """
         import resource, signal, sys
         sys.path.insert(0, sys.argv[2])
-        from kpm.training.loop import train
+        from kpm.training.config import command as config_command
+from kpm.training.loop import train
         from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

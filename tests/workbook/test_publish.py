@@ -6,7 +6,7 @@ import pytest
 
 from kpm import cli, paths
 from kpm.errors import UserError
-from kpm.training.config import preset
+from kpm.training.config import command, preset
 from kpm.workbook import publish, results
 
 
@@ -57,4 +57,4 @@ def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkey
 
 def test_command_has_the_flags_that_differ_and_the_steps():
     plain = dataclasses.asdict(dataclasses.replace(preset("skd"), seed=5, ema=0.5))
-    assert publish.command(plain, 70) == "kpm train skd --dataset sprites --ema 0.5 --seed 5 --steps 70"
+    assert command(plain, 70) == "kpm train skd --dataset sprites --ema 0.5 --seed 5 --steps 70"
