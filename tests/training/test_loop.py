@@ -74,8 +74,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(data, tmp_path, how):
         """
         import sys
         sys.path.insert(0, sys.argv[2])
-        from kpm.training.config import command as config_command
-from kpm.training.loop import train
+        from kpm.training.loop import train
         from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         options = {"device": "cpu", "progress_bar": False, "save_every_s": 0.2, "resume": True}
@@ -233,8 +232,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
         """
         import resource, signal, sys
         sys.path.insert(0, sys.argv[2])
-        from kpm.training.config import command as config_command
-from kpm.training.loop import train
+        from kpm.training.loop import train
         from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
