@@ -29,11 +29,8 @@ class _SumBiasConvolution(torch.autograd.Function):
         grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, stride, padding, [1, 1], transposed, [0, 0], 1, mask
         )
-        grad_b = (
-            grad.sum((0, 2, 3), dtype=torch.promote_types(grad.dtype, torch.float32)).to(grad.dtype)
-            if ctx.needs_input_grad[2]
-            else None
-        )
+        # No dtype here: it would copy the whole gradient first, and the sum is accumulated in float32 as it is.
+        grad_b = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         return grad_x, grad_w, grad_b, None, None, None
 
 
