@@ -7,6 +7,7 @@ import difflib
 import functools
 import importlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"kpm: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `kpm ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ArithmeticError, OSError) as error:  # a loss that is not finite; a disk that is full
         print(f"kpm: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
