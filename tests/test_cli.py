@@ -37,6 +37,7 @@ def test_version(capsys):
         (["trian"], "train"),
         (["data", "lst"], "list"),
         (["train", "ssmskd"], "ssm-skd"),
+        (["train", "skd", "--method", "ssm-skd"], "without --method"),
         (["train", "ssm-skd", "--dataset", "sprite"], "sprites"),
         (["train", "ssm-skd", "--latentdim", "3"], "--latent-dim"),
         (["run", "--profil", "quick"], "--profile"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -69,6 +71,8 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
             raise UserError(f"kpm train needs a method: one of {', '.join(METHODS)}")
     else:
         method = pick("method", argv.pop(0), METHODS)
+    if any(word.split("=")[0] == "--method" for word in argv):
+        raise UserError(f"the method comes first: kpm train {method} ..., without --method")
     dataset = "sprites"
     for i, word in enumerate(argv):
         if word == "--dataset" and i + 1 < len(argv):
@@ -78,19 +82,15 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
     default = preset(method, dataset)
     default = default.quick() if "--quick" in argv else default
 
-    def command(
-        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
-        quick: bool = False,
-        out: Path | None = None,
-        resume: bool = False,
-        device: str = "auto",
-        max_hours: float | None = None,
-        save_every_s: float = 120.0,
-        progress: bool = True,
-    ) -> int:
-        return train_command(config, quick, out, resume, device, max_hours, save_every_s, progress)
+    # The same function with another default for its first argument, told to whoever asks for the signature.
+    signature = inspect.signature(train_command, eval_str=True)
+    given = [p.replace(default=default) if p.name == "config" else p for p in signature.parameters.values()]
 
-    command.__doc__ = train_command.__doc__
+    @functools.wraps(train_command)
+    def command(*args: Any, **kwargs: Any) -> int:
+        return train_command(*args, **kwargs)
+
+    command.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
     return command, argv
 
 
