@@ -6,24 +6,51 @@ import functools
 import importlib
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kpm.errors import UserError, pick
 
 if TYPE_CHECKING:
     from kpm.datasets.base import SequenceDataset
 
-__all__ = ["SequenceDataset", "load", "names"]
+__all__ = ["SequenceDataset", "entries", "load", "names"]
 
-# What can be loaded, and where: real datasets are in the registry, the others are drawn by our own code.
-_MODULES = {"sprites": "kpm.datasets.sprites", "puppets": "kpm.datasets.puppets"}
+
+class _Loader(NamedTuple):
+    """Where a dataset comes from: ``module:function``, the registry entries it can be read from, its stand-in."""
+
+    function: str
+    entries: tuple[str, ...] = ()
+    stand_in: str = ""
+
+
+_DSPRITES = ("dsprites-hdf5", "dsprites")  # the hdf5 form is read faster and its sha256 is published
+# What can be loaded, and how. Without entries it is drawn by our own code and needs no files.
+_LOADERS = {
+    "sprites": _Loader("kpm.datasets.sprites:load", ("sprites",), "puppets"),
+    "puppets": _Loader("kpm.datasets.puppets:load"),
+    "sprites_extended": _Loader("kpm.datasets.sprites_extended:load", ("sprites",), "puppets_extended"),
+    "puppets_extended": _Loader("kpm.datasets.sprites_extended:load_puppets"),
+    "dsprites": _Loader("kpm.datasets.dsprites:load", _DSPRITES, "dsprites_rerender"),
+    "dsprites_rerender": _Loader("kpm.datasets.dsprites:load_rerender"),
+    "moving_dsprites": _Loader("kpm.datasets.moving_dsprites:load", _DSPRITES, "moving_dsprites_rerender"),
+    "moving_dsprites_rerender": _Loader("kpm.datasets.moving_dsprites:load_rerender"),
+    "shapes3d": _Loader("kpm.datasets.shapes3d:load", ("shapes3d",), "shapes3d_rerender"),
+    "shapes3d_rerender": _Loader("kpm.datasets.shapes3d:load_rerender"),
+}
 _SOURCES = ("auto", "real", "synthetic")
 log = logging.getLogger("kpm")
 
 
 def names() -> list[str]:
     """Names that `load` knows."""
-    return sorted(_MODULES)
+    return sorted(_LOADERS)
+
+
+def entries(name: str) -> tuple[str, ...]:
+    """Registry entries a dataset can be read from, any of them; none if it is drawn."""
+    return _LOADERS[pick("dataset", name, names())].entries
 
 
 def load(
@@ -49,20 +76,20 @@ def load(
     UserError
         For unknown names, a corrupt file, or real data that cannot be had.
     """
-    from kpm.datasets.catalogue import ENTRIES
-
-    module = _MODULES[pick("dataset", name, names())]
+    loader = _LOADERS[pick("dataset", name, names())]
     pick("source", source, _SOURCES)
-    if name not in ENTRIES:
+    if not loader.entries:
         if source == "real":
             raise UserError(f"dataset {name!r} is drawn by kpm and has no real source; use source='synthetic'")
-        return importlib.import_module(module).load(split)
-    stand_in = ENTRIES[name].stand_in
-    if source == "synthetic" and not stand_in:
-        raise UserError(f"dataset {name!r} has no synthetic stand-in; use source='real'")
-    if source == "synthetic" or (source == "auto" and stand_in and not _can_be_had(name, root)):
-        return importlib.import_module(_MODULES[stand_in]).load(split)
-    return importlib.import_module(module).load(split, root)
+        return _function(loader)(split)
+    if source == "synthetic" or (source == "auto" and not _can_be_had(name, root)):
+        return _function(_LOADERS[loader.stand_in])(split)
+    return _function(loader)(split, root)
+
+
+def _function(loader: _Loader) -> Callable[..., SequenceDataset]:
+    module, _, function = loader.function.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _can_be_had(name: str, root: str | os.PathLike | None) -> bool:
@@ -70,18 +97,19 @@ def _can_be_had(name: str, root: str | os.PathLike | None) -> bool:
     from kpm.datasets import registry
 
     # Asked again, with its wait for the network, only when there is new hope.
-    return _fetched(name, root, registry.is_cached(name, root), registry.is_mirrored(name), registry.offline())
+    entries = _LOADERS[name].entries
+    hopes = [registry.is_cached(e, root) for e in entries] + [registry.is_mirrored(e) for e in entries]
+    return _fetched(name, root, *hopes, registry.offline())
 
 
 @functools.lru_cache(maxsize=64)
 def _fetched(name: str, root: str | os.PathLike | None, *hopes: bool) -> bool:
     from kpm.datasets import registry
-    from kpm.datasets.catalogue import ENTRIES
 
     try:
-        registry.fetch(name, root)
+        registry.fetch_any(_LOADERS[name].entries, root)
     except registry.Unavailable as error:
-        log.warning("taking the synthetic stand-in %r: %s", ENTRIES[name].stand_in, error)
+        log.warning("taking the synthetic stand-in %r: %s", _LOADERS[name].stand_in, error)
         return False
     log.info("taking the real dataset %r", name)
     return True

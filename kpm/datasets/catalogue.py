@@ -242,6 +242,7 @@ _ENTRIES = (
     ),
     Entry(
         name="dsprites",
+        stand_in="dsprites_rerender",
         title="dSprites: 737280 images of 2-D shapes (npz)",
         licence="Apache-2.0",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
@@ -258,6 +259,7 @@ _ENTRIES = (
     ),
     Entry(
         name="dsprites-hdf5",
+        stand_in="dsprites_rerender",
         title="dSprites: the same images (hdf5)",
         licence="Apache-2.0",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
@@ -282,6 +284,7 @@ _ENTRIES = (
     ),
     Entry(
         name="shapes3d",
+        stand_in="shapes3d_rerender",
         title="3D Shapes: 480000 rendered images, six factors",
         licence="Apache-2.0 (the repository's)",
         homepage="https://github.com/google-deepmind/3d-shapes",

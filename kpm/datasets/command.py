@@ -19,8 +19,11 @@ def data_list() -> int:
     for name, entry in ENTRIES.items():
         places = ("yes" if there else "no" for there in (registry.is_cached(name), registry.is_mirrored(name)))
         rows.append((name, entry.title, *places, _size(entry.size), entry.licence))
-    drawn = [name for name in datasets.names() if name not in ENTRIES]
-    rows += [(name, "drawn by kpm, needs no files", "-", "-", "-", "MIT") for name in drawn]
+    for name in datasets.names():
+        if name not in ENTRIES:
+            files = datasets.entries(name)
+            what = f"sequences made of {' or '.join(files)}" if files else "drawn by kpm, needs no files"
+            rows.append((name, what, "-", "-", "-", "-" if files else "MIT"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

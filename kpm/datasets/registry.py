@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,6 +70,23 @@ def fetch(name: str, root: str | os.PathLike | None = None, progress: bool = Tru
     except OSError as error:
         raise UserError(f"cannot prepare dataset {name!r} in {folder}: {error}") from error
     return folder
+
+
+def fetch_any(names: Sequence[str], root: str | os.PathLike | None = None, progress: bool = True) -> tuple[str, Path]:
+    """The first of several entries (other forms of one dataset) that can be had, and its folder.
+
+    What is in the cache or the mirror goes before what has to be downloaded. Raises what `fetch` raises for the first
+    if none can be had.
+    """
+    here = [name for name in names if is_cached(name, root) or is_mirrored(name)]
+    first: Unavailable | None = None
+    for name in dict.fromkeys([*here, *names]):
+        try:
+            return name, fetch(name, root, progress)
+        except Unavailable as error:
+            first = first or error
+    assert first is not None, "names is empty"
+    raise first
 
 
 def is_cached(name: str, root: str | os.PathLike | None = None) -> bool:

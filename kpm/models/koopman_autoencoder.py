@@ -67,6 +67,11 @@ def _block(layer: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))
 
 
+def _like(net: nn.Module, x: Tensor) -> Tensor:
+    """`x` in the precision of `net`, which is float32 unless it was made for inference."""
+    return x.to(next(net.parameters()).dtype)
+
+
 class Encoder(nn.Module):
     """Frames ``(n, t, c, 64, 64)`` to latents ``(n, t, K)``: five convolutions per frame, then an LSTM over time."""
 
@@ -82,7 +87,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         n, t = frames.shape[:2]
-        features = self.cnn(frames.flatten(0, 1)).view(n, t, -1)
+        features = self.cnn(_like(self.cnn, frames.flatten(0, 1))).view(n, t, -1)
         with torch.autocast(frames.device.type, enabled=False):
             return self.lstm(features.float())[0]
 
@@ -105,7 +110,7 @@ class Decoder(nn.Module):
         n, t = latents.shape[:2]
         with torch.autocast(latents.device.type, enabled=False):
             hidden = self.lstm(latents.float())[0]
-        frames = self.cnn(hidden.reshape(n * t, -1, 1, 1))
+        frames = self.cnn(_like(self.cnn, hidden.reshape(n * t, -1, 1, 1)))
         return frames.unflatten(0, (n, t))
 
 

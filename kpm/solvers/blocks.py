@@ -15,6 +15,9 @@ from kpm.solvers import checks
 from kpm.solvers.sketches import Factor, Gram
 
 
+_NARROW = 32  # half the width below which one product is faster than three
+
+
 def roles(shape: tuple, mask: Any, lengths: Any, weights: Any, continued: bool) -> tuple[Tensor, Tensor]:
     """What each frame counts for, ``(n, time)``: as first of a pair, and as a state that begins none.
 
@@ -107,26 +110,31 @@ def _gram(block: Block) -> tuple[Gram, Gram]:
     sums = torch.stack([left, right, end]).double() @ z
     if left.dtype == torch.bool:
         # Nearly all frames are both first and second of a pair: their products are formed once.
-        cross = _product(z[:-1], z[1:])
+        cross = z[:-1].T @ z[1:]
         at_end, first, last = z[end], z[left & ~right], z[right & ~left]
         z[(~(left & right)).nonzero().squeeze(1)] = 0
-        both = _product(z, z)
+        both = _square(z)
         before, after, alone = both + first.T @ first, both + last.T @ last, at_end.T @ at_end
     else:
         scaled = z * left[:, None]
-        cross = _product(scaled[:-1], z[1:])
-        before, after, alone = _product(scaled, z), _product(z * right[:, None], z), _product(z * end[:, None], z)
+        cross = scaled[:-1].T @ z[1:]
+        before, after, alone = scaled.T @ z, (z * right[:, None]).T @ z, (z * end[:, None]).T @ z
     joint = torch.cat([torch.cat([before, cross], 1), torch.cat([cross.T, after], 1)])
     pairs = Gram.from_shifted(left.double().sum(), sums[:2].flatten(), joint, block.centre.repeat(2))
     return pairs, Gram.from_shifted(end.double().sum(), sums[2], alone, block.centre)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a.T @ b``. On the CPU by NumPy, which does half the work where the two are the same."""
-    if a.device.type == "cpu":
-        with np.errstate(over="ignore", invalid="ignore"):  # `Moments` looks at what comes out
-            return torch.from_numpy(a.numpy().T @ b.numpy())
-    return a.T @ b
+def _square(z: Tensor) -> Tensor:
+    """``z.T @ z`` in three products of half the width: the fourth is one of them, transposed.
+
+    NumPy does the same with a single call, but on threads of its own, which wait for work at the expense of PyTorch's.
+    """
+    half = z.shape[1] // 2
+    if half < _NARROW:
+        return z.T @ z
+    left, right = z[:, :half], z[:, half:]
+    corner = left.T @ right
+    return torch.cat([torch.cat([left.T @ left, corner], 1), torch.cat([corner.T, right.T @ right], 1)])
 
 
 def _factor(block: Block) -> tuple[Factor, Factor]:

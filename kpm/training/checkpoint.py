@@ -18,9 +18,14 @@ from torch import Tensor, nn
 
 from kpm import environment, files
 from kpm.errors import UserError
+from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
 
 FORMAT = "kpm-1"
+_MODELS = {
+    "KoopmanAutoencoder": lambda config: KoopmanAutoencoder(KoopmanAutoencoderConfig(**config)),
+    "Judge": lambda config: Judge(JudgeConfig(**config)),
+}
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
@@ -87,10 +92,19 @@ def save_model(
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KoopmanAutoencoder, dict[str, Any]]:
     """The model of a checkpoint in eval mode, float32, and the checkpoint's meta."""
+    return _load(path, device, "KoopmanAutoencoder")
+
+
+def load_judge(path: str | Path, device: torch.device | str = "cpu") -> tuple[Judge, dict[str, Any]]:
+    """The judge of a checkpoint in eval mode, float32, and the checkpoint's meta."""
+    return _load(path, device, "Judge")
+
+
+def _load(path: str | Path, device: torch.device | str, kind: str) -> tuple[Any, dict[str, Any]]:
     tensors, meta = read(path)
-    if meta.get("model") != "KoopmanAutoencoder":
-        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a KoopmanAutoencoder")
-    model = KoopmanAutoencoder(KoopmanAutoencoderConfig(**meta["config"]))
+    if meta.get("model") != kind:
+        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind}")
+    model = _MODELS[kind](meta["config"])
     prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})

@@ -13,6 +13,7 @@ import tyro
 from kpm import datasets, paths
 from kpm.errors import UserError, pick
 from kpm.training.config import METHODS, TrainConfig, preset
+from kpm.training.judge import JudgeTrainConfig
 
 
 def train_command(
@@ -63,14 +64,41 @@ def train_command(
     return 128 + result.signal if result.signal else 0
 
 
+def judge_command(
+    config: Annotated[JudgeTrainConfig, tyro.conf.arg(name="")],
+    quick: bool = False,
+    out: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> int:
+    """Train a judge, the classifier of factors that swaps are scored with: kpm train judge [--dataset NAME] [flags].
+
+    Args:
+        config: The run.
+        quick: A minute on two cores instead of the shipped judges' setting.
+        out: The checkpoint; runs/judge_DATASET.safetensors by default. data/checkpoints/ is where metrics look for it.
+        device: auto, cpu or cuda.
+        progress: Show a progress bar.
+    """
+    from kpm.training.judge import train_judge
+
+    data = tuple(datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split))
+    out = out or paths.runs() / f"judge_{data[0].name}{'_quick' if quick else ''}.safetensors"
+    print(f"judge of {data[0].name} ({data[0].source}), {len(data[0])} sequences, into {out}")
+    found = train_judge(config, out, data=data, device=device, progress_bar=progress)
+    for kind, shares in found.items():
+        print(f"held-out accuracy by {kind}: " + ", ".join(f"{f} {100 * v:.2f} %" for f, v in shares.items()))
+    return 0
+
+
 def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
     """Take the method off `argv`; make the flags' defaults those of the method, the dataset and ``--quick``."""
     if not argv or argv[0].startswith("-"):
         method = "ssm-skd"
         if not {"-h", "--help"} & set(argv):
-            raise UserError(f"kpm train needs a method: one of {', '.join(METHODS)}")
+            raise UserError(f"kpm train needs a method: one of {', '.join((*METHODS, 'judge'))}")
     else:
-        method = pick("method", argv.pop(0), METHODS)
+        method = pick("method", argv.pop(0), (*METHODS, "judge"))
     if any(word.split("=")[0] == "--method" for word in argv):
         raise UserError(f"the method comes first: kpm train {method} ..., without --method")
     dataset = "sprites"
@@ -79,16 +107,17 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
             dataset = argv[i + 1]
         elif word.startswith("--dataset="):
             dataset = word.removeprefix("--dataset=")
-    default = preset(method, dataset)
+    default = JudgeTrainConfig(dataset=dataset) if method == "judge" else preset(method, dataset)
     default = default.quick() if "--quick" in argv else default
+    function = judge_command if method == "judge" else train_command
 
     # The same function with another default for its first argument, told to whoever asks for the signature.
-    signature = inspect.signature(train_command, eval_str=True)
+    signature = inspect.signature(function, eval_str=True)
     given = [p.replace(default=default) if p.name == "config" else p for p in signature.parameters.values()]
 
-    @functools.wraps(train_command)
+    @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> int:
-        return train_command(*args, **kwargs)
+        return function(*args, **kwargs)
 
     command.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
     return command, argv

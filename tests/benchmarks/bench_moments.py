@@ -68,11 +68,11 @@ def benchmark() -> Benchmark:
     name = "TruncatedSVD + numpy.linalg.lstsq"
     cases = (
         Case("float64", lambda: streamed(x), lambda: published(x64), name, check=agree(1e-10), minimum=15.0),
-        Case("published", lambda: streamed(x), lambda: published(x), name, check=agree(1e-5), minimum=8.0),
+        Case("published", lambda: streamed(x), lambda: published(x), name, check=agree(1e-4), minimum=8.0),
     )
     notes = (
         "Ours reads float32 and accumulates in float64. In case float64 the reference gets the same numbers in "
         "float64, where it is as accurate as ours (1e-12); in case published it works in float32, as the published "
-        "code does, with errors of 3e-6. NumPy's threads are set by OPENBLAS_NUM_THREADS, not by --threads."
+        "code does, with errors of its own of about 2e-5. NumPy's threads are set by OPENBLAS_NUM_THREADS, not by --threads."
     )
     return Benchmark("moments", cases, notes)

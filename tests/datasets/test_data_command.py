@@ -31,7 +31,7 @@ def test_fetch_puts_the_files_into_the_cache(capsys, tmp_path, monkeypatch, mirr
     assert (tmp_path / "sprites" / "shoes" / "1.png").is_file()
     monkeypatch.delenv("KPM_MIRROR")
     command.data_list()
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sprites"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sprites "))
     assert "yes" in line and "no " in line
 
 

@@ -20,7 +20,12 @@ def _fresh(tmp_path, monkeypatch):
 
 
 def test_names():
-    assert datasets.names() == ["puppets", "sprites"]
+    names = datasets.names()
+    assert names == sorted(names) and {"sprites", "puppets", "dsprites", "moving_dsprites", "shapes3d"} < set(names)
+    for name in names:  # every name leads to a function, and what is read from files has a stand-in that is drawn
+        assert callable(datasets._function(datasets._LOADERS[name]))
+        if datasets.entries(name):
+            assert not datasets.entries(datasets._LOADERS[name].stand_in)
 
 
 def test_auto_without_the_real_data_takes_the_stand_in_and_says_so_once(caplog):

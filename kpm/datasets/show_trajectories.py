@@ -1,0 +1,48 @@
+"""A picture of how scale and position move in the films of dSprites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure, FigureBase
+
+from kpm.datasets.trajectories import FRAMES, TRACKS, scale_trajectories
+from kpm.errors import pick
+
+_BLUE = "#0072B2"
+
+
+def plot_trajectories(name: str = "moving_dsprites") -> Figure:
+    """Draw every trajectory of a dataset's dynamic factors over its frames.
+
+    Parameters
+    ----------
+    name : {"dsprites", "moving_dsprites"}
+        Of the first only the scale moves.
+    """
+    moving = pick("dataset", name, ("dsprites", "moving_dsprites")) == "moving_dsprites"
+    figure = Figure(figsize=(11, 8.6 if moving else 4.4), layout="constrained")
+    parts = figure.subfigures(2, 1, height_ratios=(1.0, 0.95), squeeze=False)[:, 0] if moving else [figure]
+    scale = {str(i): trajectory for i, trajectory in enumerate(scale_trajectories())}
+    _panels(parts[0], scale, 5, "scale (class 0-5)", 5, "Scale trajectories")
+    if moving:
+        _panels(parts[1], TRACKS, 4, "position (0-31)", 31, "Position tracks, the same for x and y")
+    return figure
+
+
+def _panels(
+    figure: FigureBase, trajectories: Mapping[str, Sequence[int]], columns: int, ylabel: str, top: int, title: str
+) -> None:
+    """A small plot per trajectory, all on the same axes."""
+    axes = figure.subplots(-(-len(trajectories) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    figure.suptitle(title, fontsize=17)
+    for ax, (name, trajectory) in zip(axes.flat, trajectories.items()):
+        ax.plot(range(1, FRAMES + 1), trajectory, "o-", color=_BLUE, linewidth=2.4, markersize=7)
+        ax.set_title(name, fontsize=15, pad=4)
+        ax.set(xlim=(0.5, FRAMES + 0.5), ylim=(-0.09 * top, 1.09 * top), xticks=(1, 4, 8))
+        ax.set_yticks((0, top // 2, top) if top > 5 else range(0, top + 1))
+        ax.tick_params(labelsize=13)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("frame", fontsize=15)
+    figure.supylabel(ylabel, fontsize=15)

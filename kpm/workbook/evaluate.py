@@ -1,0 +1,175 @@
+"""``kpm evaluate``: judge a checkpoint: the factor table, D_sd and D_mf."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from kpm import datasets, files, paths
+from kpm.datasets.base import SequenceDataset
+from kpm.errors import UserError
+from kpm.metrics import thesis_tables
+from kpm.metrics.evaluation import Evaluation, evaluate
+from kpm.metrics.prediction import prediction
+from kpm.metrics.reconstruction import reconstruction
+from kpm.metrics.swaps import SwapConfig
+from kpm.models.judge import Judge
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.training import checkpoint, hardware
+
+_FAST = 3  # repeats
+
+
+def evaluate_command(
+    checkpoint_file: tyro.conf.Positional[str],
+    split: str = "test",
+    explore_split: str = "validation",
+    judge: str = "",
+    repeats: int = 25,
+    exploration_repeats: int = 5,
+    batch_size: int = 256,
+    partner: Literal["mixture", "instance"] = "mixture",
+    reference: Literal["label", "judge"] = "label",
+    seed: int = 7253,
+    fast: bool = False,
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
+    device: str = "auto",
+    out: Path | None = None,
+    progress: bool = True,
+) -> int:
+    """Swap, decode and judge: print the accuracy of each factor after each swap, D_sd and D_mf; write them as JSON.
+
+    Args:
+        checkpoint_file: A name in data/checkpoints or a file.
+        split: Films that are judged.
+        explore_split: Films on which the static components of each factor are found; the thesis uses those judged.
+        judge: Checkpoint of the judge, judge_DATASET by default.
+        repeats: Passes over the split, each with new partners.
+        exploration_repeats: The same for finding components.
+        batch_size: Films that exchange parts.
+        partner: Take from a convex combination of two films or from one.
+        reference: What counts as right: a film's label, or what the judge says of the film as it is.
+        seed: Of partners and weights.
+        fast: Three repeats throughout, to get an idea.
+        precision: Of decoder and judge; auto probes whether bf16 is faster here.
+        device: auto, cpu or cuda.
+        out: The JSON file, out/evaluate_NAME.json by default.
+        progress: Show a progress bar.
+    """
+    where = hardware.device(device)
+    path = find(checkpoint_file)
+    model, meta = checkpoint.load_model(path, where)
+    data = films(meta, split)
+    config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed)
+    found = judged(
+        model,
+        find_judge(data, judge, where),
+        data,
+        films(meta, explore_split),
+        config,
+        exploration_repeats=_FAST if fast else exploration_repeats,
+        precision=precision,
+        progress=progress,
+    )
+    print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
+    print(table(found, data))
+    target = out or paths.root() / "out" / f"evaluate_{path.stem}.json"
+    plain = as_plain(found, data)
+    plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
+    plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
+    plain |= {"config": dataclasses.asdict(config), "split": split}
+    files.write_json(target, plain)
+    print(f"written to {target.name}; {found.wall_s:.0f} s")
+    return 0
+
+
+def judged(
+    model: KoopmanAutoencoder,
+    judge: Judge,
+    data: SequenceDataset,
+    explore_on: SequenceDataset,
+    config: SwapConfig,
+    exploration_repeats: int = 5,
+    precision: str = "auto",
+    progress: bool = False,
+    partition: dict[str, tuple[int, ...]] | None = None,
+) -> Evaluation:
+    """`kpm.metrics.evaluation.evaluate` in the precision that is faster on this machine."""
+    where = next(model.parameters()).device
+    precision = hardware.faster_precision(where) if precision == "auto" else precision
+    if where.type == "cpu":
+        hardware.keep_freed_memory()
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    return evaluate(model, judge, data, explore_on, config, partition, exploration_repeats, dtype, progress)
+
+
+def find(name: str) -> Path:
+    """A checkpoint by its name in data/checkpoints or its file."""
+    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in paths.checkpoints().glob("*.safetensors")))
+        raise UserError(f"no checkpoint {name!r}; shipped are {shipped or 'none'}, or give a .safetensors file")
+    return path
+
+
+def films(meta: dict[str, Any], split: str) -> SequenceDataset:
+    """A split of the very data a checkpoint was trained on; `UserError` if only a stand-in for it is here."""
+    trained = meta["data"]["train"]
+    data = datasets.load(trained["name"], split, "real" if trained["source"] == "real" else "synthetic")
+    if (data.name, data.source) != (trained["name"], trained["source"]):
+        raise UserError(f"the checkpoint was trained on {trained['name']!r} ({trained['source']}), found {data.name!r}")
+    return data
+
+
+def find_judge(data: SequenceDataset, name: str, device: torch.device | str = "cpu") -> Judge:
+    """The judge of a dataset; `UserError` if it learnt another one."""
+    judge, meta = checkpoint.load_judge(find(name or f"judge_{data.name}"), device)
+    learnt = meta["data"]["train"]
+    if learnt["name"] != data.name:
+        raise UserError(f"the judge has learnt {learnt['name']!r}, the films are {data.name!r}")
+    return judge
+
+
+def table(found: Evaluation, data: SequenceDataset) -> str:
+    """Accuracies after each swap, the thesis's in brackets where it has them, and both scores."""
+    paper = thesis_rows(data.name)
+    factors = [*found.static, *found.dynamic]
+    lines = [["", *factors], ["chance", *(f"{1 / found.classes[f]:.4f}" for f in factors)]]
+    for name, row in found.rows.items():
+        beside = paper.get(name, {})
+        lines.append([name, *(f"{row[f]:.4f}" + (f" ({beside[f]:.4f})" if f in beside else "") for f in factors)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines]
+    parts = ", ".join(f"{f} {list(c)}" for f, c in found.partition.items())
+    text.append(f"components ({found.explored_on}): {parts}")
+    base = data.name.removesuffix("_rerender")
+    for label, value, error, theirs in (
+        ("D_sd", found.d_sd, found.d_sd_se, thesis_tables.D_SD),
+        ("D_mf", found.d_mf, found.d_mf_se, thesis_tables.D_MF),
+    ):
+        text.append(
+            f"{label} {value:.4f} (se {error:.4f})" + (f", thesis {theirs[base]:.4f}" if base in theirs else "")
+        )
+    return "\n".join(text)
+
+
+def thesis_rows(name: str) -> dict[str, dict[str, float]]:
+    """The thesis's accuracies of a dataset under the names of our rows; a re-render is compared with the original."""
+    base = name.removesuffix("_rerender")
+    if base not in thesis_tables.STATIC_SWAP:
+        return {}
+    rows = {"static swap": thesis_tables.STATIC_SWAP[base], "dynamic swap": thesis_tables.DYNAMIC_SWAP[base]}
+    return rows | {f"retain {f}": row for f, row in thesis_tables.FACTORIAL[base].items()}
+
+
+def as_plain(found: Evaluation, data: SequenceDataset) -> dict[str, Any]:
+    """Everything `evaluate` found as JSON values."""
+    value = dataclasses.asdict(found)
+    if found.exploration is not None:
+        arrays = ("reference", "reference_se", "gain", "gain_se")
+        value["exploration"] |= {k: getattr(found.exploration, k).round(6).tolist() for k in arrays}
+    return {"dataset": data.name, "source": data.source, **value}
