@@ -47,7 +47,7 @@ class SwapConfig:
     repeats : int
         Passes over the split, each with new partners.
     batch_size : int
-        Films that exchange parts; an incomplete last batch is left out.
+        Films that exchange parts, drawn from the whole split; those of an incomplete last batch are left out.
     partner : {"mixture", "instance"}
         Take from a convex combination of two films or from a single one.
     reference : {"label", "judge"}
@@ -129,7 +129,7 @@ def measure(
     model, judge
         On the device that shall do the work.
     data : SequenceDataset
-        The films; those of whole batches are used, in their order.
+        The films. Each repeat takes them in an order of its own, in whole batches, and leaves out the rest.
     parts : Parts, optional
         What `take_apart` gives for `model` and `data`, to save it being done again.
 
@@ -149,7 +149,7 @@ def measure(
     if parts is None:
         parts = take_apart(model, data)
     films = batches * size
-    truth = _truth(judge, data, factors, torch.arange(films, device=device), config.reference)
+    truth = _truth(judge, data, factors, config.reference)
     mask = torch.tensor([[k.static is None or c in k.static for c in range(parts.components)] for k in keeps])
     mask = mask.to(device)
     found = np.zeros((3, len(keeps), len(factors), config.repeats))
@@ -158,15 +158,16 @@ def measure(
     )
     for repeat in range(config.repeats):
         draw = torch.Generator().manual_seed(config.seed + 1_000_003 * repeat)
-        for batch in range(batches):
-            own = parts.slice(batch * size, (batch + 1) * size)
+        # A split may come class by class; partners of the same class would keep what they exchange.
+        for index in torch.randperm(len(data), generator=draw)[:films].to(device).split(size):
+            own = parts.take(index)
             first, second = (torch.randperm(size, generator=draw).to(device) for _ in range(2))
             weight = torch.rand(2, size, generator=draw).to(device, parts.static.dtype)
             if config.partner == "instance":
                 mixed = own.take(first)
             else:
                 mixed = own.mix(first, second, weight[0] / weight.sum(0))
-            target = truth[:, batch * size : (batch + 1) * size]
+            target = truth[:, index]
             for i, keep in enumerate(keeps):
                 latents = own.combine(mixed, mask[i], keep.dynamic)
                 found[:, i, :, repeat] += _judged(model, judge, latents, target, factors)
@@ -175,12 +176,12 @@ def measure(
     return SwapScores(factors, *(found / films), films)
 
 
-def _truth(judge: Judge, data: SequenceDataset, factors: Sequence[str], films: Tensor, reference: str) -> Tensor:
-    """Right answers ``(factors, films)``."""
+def _truth(judge: Judge, data: SequenceDataset, factors: Sequence[str], reference: str) -> Tensor:
+    """Right answers ``(factors, n)``."""
     if reference == "label":
-        return torch.stack([data.factors[f][films] for f in factors])
+        return torch.stack([data.factors[f] for f in factors])
     answers = []
-    for index in films.split(_CHUNK):
+    for index in torch.arange(len(data), device=data.factors[factors[0]].device).split(_CHUNK):
         said, _ = judge.decide(data.to_float(data[index]))
         answers.append(torch.stack([said[f] for f in factors]))
     return torch.cat(answers, 1)

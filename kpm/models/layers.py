@@ -42,18 +42,23 @@ def _convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, transposed: bool
     return _SumBiasConvolution.apply(x, weight, bias, layer.stride, layer.padding, transposed)
 
 
+def _plain(x: Tensor) -> bool:
+    """Where there is no bias gradient to speed up."""
+    return x.is_cuda or not torch.is_grad_enabled()
+
+
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` (with bias, no dilation, one group) that trains faster on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if x.is_cuda else _convolve(self, x, transposed=False)
+        return super().forward(x) if _plain(x) else _convolve(self, x, transposed=False)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` (with bias, no output padding) that trains faster on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if x.is_cuda else _convolve(self, x, transposed=True)
+        return super().forward(x) if _plain(x) else _convolve(self, x, transposed=True)
 
 
 class Seed2d(nn.ConvTranspose2d):

@@ -44,10 +44,6 @@ class Parts:
         modes = None if self.modes is None else function(self.modes)
         return Parts(function(self.static), function(self.dynamic), self.eigenvalues, modes)
 
-    def slice(self, start: int, stop: int) -> Parts:
-        """The parts of some films."""
-        return self._map(lambda x: x[start:stop])
-
     def take(self, index: Tensor) -> Parts:
         """The parts of the chosen films."""
         return self._map(lambda x: x[index])

@@ -14,7 +14,6 @@ from torch.nn.functional import pad
 from kpm.solvers import checks
 from kpm.solvers.sketches import Factor, Gram
 
-
 _NARROW = 32  # half the width below which one product is faster than three
 
 

@@ -67,7 +67,8 @@ class Result:
     `metrics` and `paper` map a metric's name to a number; ``NAME_se`` or ``NAME_std`` beside ``NAME`` is its standard
     error or deviation. `source` is where the data comes from (`SOURCES`; ``none`` for benchmarks, which need none).
     `wall_s` is in seconds. `curve` is an optional list of points (lists or dicts of finite numbers).
-    `checkpoint` and `environment` may be given as dicts.
+    `details` is an optional object of JSON values, tables behind the metrics. `checkpoint` and `environment` may be
+    given as dicts.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Result:
     environment: Environment
     notes: str = ""
     curve: list | None = field(default=None, repr=False)
+    details: dict | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -120,11 +122,15 @@ class Result:
             if not isinstance(self.curve, list | tuple):
                 raise UserError(f"curve: expected a list of points, got {type(self.curve).__name__}")
             put("curve", _plain("curve", self.curve))
+        if self.details is not None:
+            if not isinstance(self.details, Mapping):
+                raise UserError(f"details: expected an object, got {type(self.details).__name__}")
+            put("details", _plain("details", self.details))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as it stands in the file; optional fields that are empty are left out."""
         value = {**asdict(self), "seeds": list(self.seeds), "environment": self.environment.to_dict()}
-        empty = {"notes": "", "curve": None}
+        empty = {"notes": "", "curve": None, "details": None}
         return {key: v for key, v in value.items() if not (key in empty and v == empty[key])}
 
     @classmethod
@@ -213,18 +219,21 @@ def update_readme(path: str | Path | None = None) -> bool:
 
 Evaluator = Callable[[Result], dict[str, float]]
 EVALUATORS: dict[str, Evaluator] = {}
-_TOLERANCES: dict[str, tuple[float, float]] = {}
+_TOLERANCES: dict[str, tuple[float, Mapping[str, float]]] = {}
 
 
-def evaluator(name: str, tolerance: float, absolute: float = 0.0) -> Callable[[Evaluator], Evaluator]:
+def evaluator(
+    name: str, tolerance: float, absolute: Mapping[str, float] | None = None
+) -> Callable[[Evaluator], Evaluator]:
     """Decorator: register a function that measures the metrics of result `name` again, in minutes.
 
-    A metric agrees if it is within `tolerance` relative to the larger of the two values, or within `absolute`.
+    A metric agrees if it is within `tolerance` relative to the larger of the two values, or within the number that
+    `absolute` has for it (for what is measured again on fewer draws).
     """
 
     def register(function: Evaluator) -> Evaluator:
         EVALUATORS[name] = function
-        _TOLERANCES[name] = (tolerance, absolute)
+        _TOLERANCES[name] = (tolerance, absolute or {})
         return function
 
     return register
@@ -260,9 +269,10 @@ def check(result: Result) -> tuple[bool, list[str]]:
             lines.append(f"  {name}: re-evaluated {value:.6g}, but the results file has NO SUCH METRIC")
             continue
         ours = result.metrics[name]
-        close = math.isclose(ours, value, rel_tol=relative, abs_tol=absolute)
+        within = absolute.get(name, 0.0)
+        close = math.isclose(ours, value, rel_tol=relative, abs_tol=within)
         good &= close
-        verdict = "agrees" if close else f"OUTSIDE TOLERANCE (relative {relative:g}, absolute {absolute:g})"
+        verdict = "agrees" if close else f"OUTSIDE TOLERANCE (relative {relative:g}, absolute {within:g})"
         lines.append(f"  {name}: ours {ours:.6g}, re-evaluated {value:.6g}, difference {value - ours:+.2g}: {verdict}")
     if left := [name for name in result.metrics if name not in again]:
         lines.append(f"  not re-evaluated: {', '.join(left)}")

@@ -73,6 +73,7 @@ def benchmark() -> Benchmark:
     notes = (
         "Ours reads float32 and accumulates in float64. In case float64 the reference gets the same numbers in "
         "float64, where it is as accurate as ours (1e-12); in case published it works in float32, as the published "
-        "code does, with errors of its own of about 2e-5. NumPy's threads are set by OPENBLAS_NUM_THREADS, not by --threads."
+        "code does, with errors of its own of about 2e-5. NumPy's threads are set by OPENBLAS_NUM_THREADS, not by "
+        "--threads."
     )
     return Benchmark("moments", cases, notes)

@@ -10,7 +10,7 @@ import torch
 
 from kpm.errors import UserError
 from kpm.metrics.swaps import DYNAMIC_SWAP, STATIC_SWAP, Keep, SwapConfig, measure
-from kpm.models.parts import take_apart
+from kpm.models.parts import Parts, take_apart
 from tests.metrics.toys import Binning, autoencoder, films, judge
 
 CONFIG = SwapConfig(repeats=2, batch_size=5, seed=3)
@@ -34,11 +34,11 @@ def slow(model, referee, data, config):
     counts = np.zeros((len(KEEPS), 2, config.repeats))
     for repeat in range(config.repeats):
         draw = torch.Generator().manual_seed(config.seed + 1_000_003 * repeat)
-        for batch in range(n):
+        for chosen in torch.randperm(len(data), generator=draw)[: n * size].view(n, size).tolist():
             first, second = (torch.randperm(size, generator=draw).tolist() for _ in range(2))
             weight = torch.rand(2, size, generator=draw).double().numpy()
             for i in range(size):
-                own, a, b = (parts[batch * size + j] for j in (i, first[i], second[i]))
+                own, a, b = (parts[chosen[j]] for j in (i, first[i], second[i]))
                 share = weight[0, i] / weight[:, i].sum()
                 mixed = [share * p + (1 - share) * q for p, q in zip(a, b)] if config.partner == "mixture" else a
                 for k, keep in enumerate(KEEPS):
@@ -48,9 +48,9 @@ def slow(model, referee, data, config):
                     latents = static + (own[1] if keep.dynamic else mixed[1])
                     said, _ = referee.decide(model.decode(torch.tensor(latents[None], dtype=torch.float32)))
                     for f, name in enumerate(("colour", "way")):
-                        target = data.factors[name][batch * size + i]
+                        target = data.factors[name][chosen[i]]
                         if config.reference == "judge":
-                            target = referee.decide(data.to_float(data[batch * size + i][None]))[0][name][0]
+                            target = referee.decide(data.to_float(data[chosen[i]][None]))[0][name][0]
                         counts[k, f, repeat] += int(said[name][0]) == int(target)
     return counts / (n * size)
 
@@ -78,6 +78,22 @@ def test_keeping_everything_gives_the_reconstruction_whoever_the_partner_is():
         np.testing.assert_allclose(scores.frame_accuracy[0, i], share, atol=1e-7)
         most = np.mean([np.bincount(row).max() / 8 for row in frame[f].numpy()])
         np.testing.assert_allclose(scores.consistency[0, i], most, atol=1e-7)
+
+
+def test_a_split_that_comes_class_by_class_gives_partners_of_all_classes():
+    """A judge that reads what is there, and parts that hold it: after a swap it must read another class."""
+    model, data = autoencoder(), films(40)
+    data = data.subset(data.factors["colour"].argsort())
+    parts = take_apart(model, data)
+    ordered = measure(model, Binning({"colour": 3, "way": 2}), data, KEEPS, CONFIG, parts)
+    assert ordered.films == 40
+    seen = []
+    original = Parts.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parts, "take", lambda self, index: seen.append(index) or original(self, index))
+        measure(model, Binning({"colour": 3, "way": 2}), data, [STATIC_SWAP], CONFIG, parts)
+    colours = [data.factors["colour"][i].unique().numel() for i in seen]
+    assert np.mean(colours) > 1.8  # of 3, in batches of 5; in order it would be 1.25
 
 
 def test_the_same_seed_gives_the_same_and_another_another():

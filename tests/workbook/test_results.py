@@ -284,15 +284,26 @@ def test_check_agrees_within_tolerance_and_not_outside(home, make, evaluators, c
 )
 def test_check_does_not_pass_a_broken_evaluation(home, make, evaluators, capsys, answer, message):
     save(make())
-    results.evaluator("ssm_skd_sprites", tolerance=10.0, absolute=10.0)(answer)
+    results.evaluator("ssm_skd_sprites", tolerance=10.0)(answer)
     assert results.results_command(check=True) == 1
     assert message in capsys.readouterr().out
 
 
 def test_absolute_tolerance(make, evaluators):
-    results.evaluator("ssm_skd_sprites", tolerance=0.0, absolute=0.1)(lambda r: {"a": 0.05})
-    assert results.check(make(metrics={"a": 0.0}))[0] is True
-    assert results.check(make(metrics={"a": 0.2}))[0] is False
+    results.evaluator("ssm_skd_sprites", tolerance=0.0, absolute={"a": 0.1})(lambda r: {"a": 0.05, "b": 1.0})
+    assert results.check(make(metrics={"a": 0.0, "b": 1.0}))[0] is True
+    assert results.check(make(metrics={"a": 0.2, "b": 1.0}))[0] is False
+    assert results.check(make(metrics={"a": 0.0, "b": 1.05}))[0] is False  # it is for the metric it names
+
+
+def test_details_are_plain_values(make):
+    result = make(details={"rows": {"static swap": {"skin": 0.2}}, "partition": {"skin": (1, 2)}})
+    assert Result.from_dict(result.to_dict()).details["partition"]["skin"] == [1, 2]
+    assert "details" not in make().to_dict()
+    with pytest.raises(UserError, match=r"details: expected an object, got list"):
+        make(details=[1])
+    with pytest.raises(UserError, match=r"details.a: "):
+        make(details={"a": float("nan")})
 
 
 def test_check_hashes_every_checkpoint(weights, make, evaluators, capsys):
