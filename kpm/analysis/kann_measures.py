@@ -79,6 +79,7 @@ def relative_errors(kann: KANN, states: Any, steps: int = 1, lengths: Any = None
 
     Notes
     -----
+    Each prediction starts from the true state; one step at a time is the published reading, as far as it is known.
     Frames whose true state is exactly zero have no relative error and are left out.
 
     Raises

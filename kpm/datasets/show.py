@@ -11,11 +11,12 @@ from kpm.datasets.base import SequenceDataset
 
 _MOST = 9  # classes shown of a factor; more are thinned out evenly
 # Inches: pictures of the two halves, room for labels below a still and left of a strip, gaps, title.
-_STILL, _STRIP, _BELOW, _LEFT, _GAP, _TITLE = 0.98, 0.78, 0.62, 1.35, 0.06, 0.55
+_STILL, _STRIP, _BELOW, _LEFT, _GAP, _TITLE, _HEADING = 0.98, 0.78, 0.62, 1.35, 0.06, 0.55, 0.36
+_STRIDE = 3  # between the classes at which neighbouring factors are fixed
 
 
 def plot_samples(dataset: SequenceDataset) -> Figure:
-    """Show every factor's classes, the other factors fixed at their first class.
+    """Show every factor's classes, the other factors fixed at one class each, not the same number for all.
 
     Parameters
     ----------
@@ -26,11 +27,12 @@ def plot_samples(dataset: SequenceDataset) -> Figure:
     Figure
         On the left a row of stills per static factor, on the right a film strip per class of each dynamic factor.
     """
-    strips = [(f, c) for f in dataset.dynamic for c in _classes(dataset, f)]
+    strips = [(f, c, c == 0) for f in dataset.dynamic for c in _classes(dataset, f)]
     stills = [(f, _classes(dataset, f)) for f in dataset.static]
     steps, across = dataset.shape[0], max((len(c) for _, c in stills), default=0)
     row = 0.32 + _STILL + _BELOW
-    height = max(len(strips) * (_STRIP + _GAP), len(stills) * row) + _TITLE + _GAP
+    headings = len(dataset.dynamic) * _HEADING if len(dataset.dynamic) > 1 else 0
+    height = max(len(strips) * (_STRIP + _GAP) + headings, len(stills) * row) + _TITLE + _GAP
     width = 2 * _GAP + across * _STILL + _LEFT + steps * _STRIP
     figure = Figure(figsize=(width, height))
     title = f"{dataset.name} ({dataset.source}), split {dataset.split}: {len(dataset)} sequences of {steps} frames"
@@ -46,9 +48,15 @@ def plot_samples(dataset: SequenceDataset) -> Figure:
         labels = [_name(dataset, factor, c) for c in chosen]
         axes.set_xticks([(k + 0.5) * size for k in range(len(chosen))], labels, fontsize=11.5)
         axes.tick_params(length=0, pad=2)
-    for i, (factor, label) in enumerate(strips):
-        left = _GAP + across * _STILL + _LEFT
-        axes = place(left, _TITLE + i * (_STRIP + _GAP), steps * _STRIP, _STRIP)
+    below = _TITLE
+    left = _GAP + across * _STILL + _LEFT
+    for factor, label, first in strips:
+        if first and headings:
+            y = 1 - (below + _HEADING - 0.08) / height
+            figure.text(left / width, y, factor, fontsize=14, fontweight="bold", va="bottom")
+            below += _HEADING
+        axes = place(left, below, steps * _STRIP, _STRIP)
+        below += _STRIP + _GAP
         _show(axes, _compose(dataset, factor, [label])[0])
         name = _name(dataset, factor, label)
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12.5, labelpad=6)
@@ -67,7 +75,9 @@ def _name(dataset: SequenceDataset, factor: str, label: int) -> str:
 
 def _compose(dataset: SequenceDataset, factor: str, chosen: list[int]) -> torch.Tensor:
     """Frames ``(classes, time, channels, height, width)``."""
-    labels = {f: torch.zeros(len(chosen), dtype=torch.long) for f in dataset.factor_sizes}
+    # The same number for all would paint floor, wall and object of 3D Shapes in one colour.
+    fixed = {f: (_STRIDE * i) % size for i, (f, size) in enumerate(dataset.factor_sizes.items())}
+    labels = {f: torch.full((len(chosen),), c) for f, c in fixed.items()}
     labels[factor] = torch.tensor(chosen)
     return dataset.compose(labels)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import tyro
 from PIL import Image
 
@@ -64,7 +65,13 @@ def test_picture_shows_every_class_of_every_factor():
         assert labels == list(dataset.class_names[factor])
         assert axes.images[0].get_interpolation() == "nearest"
     assert [axes.get_ylabel().replace("\n", " ") for axes in strips] == list(dataset.class_names["action"])
-    # The fourth strip is the fourth action of the first character, frame after frame.
-    clip = dataset.compose({f: dataset.factors["action"].new_tensor([3 * (f == "action")]) for f in dataset.factors})
+    # The fourth strip is the fourth action of one character, frame after frame.
+    one = {"skin": 0, "pants": 3, "top": 0, "hair": 3, "action": 3}
+    clip = dataset.compose({f: torch.tensor([label]) for f, label in one.items()})
     shown = np.asarray(strips[3].images[0].get_array())
     assert np.array_equal(shown, np.concatenate(list(clip[0].permute(0, 2, 3, 1).numpy()), axis=1))
+
+
+def test_strips_of_several_dynamic_factors_stand_under_their_names():
+    figure = plot_samples(datasets.load("moving_dsprites_rerender", "validation"))
+    assert [t.get_text() for t in figure.texts if t.get_text() in ("scale", "x", "y")] == ["scale", "x", "y"]

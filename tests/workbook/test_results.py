@@ -83,7 +83,7 @@ def test_round_trip_and_file_name(home, make):
 
 def test_fields_are_those_of_the_design():
     names = "name dataset source split metrics paper seeds steps wall_s hardware checkpoint command commit environment"
-    assert [f.name for f in dataclasses.fields(Result)] == [*names.split(), "notes", "curve"]
+    assert [f.name for f in dataclasses.fields(Result)] == [*names.split(), "notes", "curve", "details"]
 
 
 @pytest.mark.parametrize(
