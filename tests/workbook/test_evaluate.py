@@ -1,0 +1,112 @@
+"""`kpm evaluate`: what it prints and writes, what it refuses, what it puts into a results file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from kpm import cli, datasets, paths
+from kpm.errors import UserError
+from kpm.metrics import thesis_tables
+from kpm.training import checkpoint
+from kpm.workbook import evaluate, results
+from kpm.workbook.results import Checkpoint, Result
+from tests.metrics.toys import autoencoder, judge
+
+FLAGS = "--repeats 2 --exploration-repeats 2 --precision 32-true --no-progress".split()  # noqa: SIM905
+CLASSES = {"skin": 6, "pants": 6, "top": 6, "hair": 6, "action": 9}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A shipped model and its judge, both untrained, on the first 64 puppets of each split."""
+    monkeypatch.setenv("KPM_HOME", str(tmp_path))
+    about = {"name": "puppets", "source": "synthetic", "split": "train", "sequences": 64}
+    meta = {"data": {"train": about}, "progress": {}}
+    checkpoint.save_model(paths.checkpoints() / "ssm_skd_puppets.safetensors", autoencoder(), meta)
+    checkpoint.save_model(paths.checkpoints() / "judge_puppets.safetensors", judge(CLASSES), meta)
+    load = datasets.load
+    few = slice(0, 64)
+    monkeypatch.setattr(datasets, "load", lambda *a, **k: load(*a, **k).subset(few))
+    return tmp_path
+
+
+def test_it_writes_what_it_prints_and_the_scores_are_those_of_the_table(home, capsys):
+    assert cli.main(["evaluate", "ssm_skd_puppets", "--batch-size", "32", *FLAGS]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((home / "out" / "evaluate_ssm_skd_puppets.json").read_text())
+    assert (found["dataset"], found["source"], found["split"], found["films"]) == ("puppets", "synthetic", "test", 64)
+    rows = found["rows"]
+    off = [abs(rows["static swap"][f] - (1 if f == "action" else 1 / 6)) for f in CLASSES]
+    off += [abs(rows["dynamic swap"][f] - (1 / 9 if f == "action" else 1)) for f in CLASSES]
+    assert found["d_sd"] == pytest.approx(1 - sum(off) / 10)
+    static = [f for f in CLASSES if f != "action"]
+    off = [abs(rows[f"retain {f}"][g] - (1 if f == g else 1 / CLASSES[g])) for f in static for g in CLASSES]
+    assert found["d_mf"] == pytest.approx(1 - sum(off) / 20)
+    assert f"D_sd {found['d_sd']:.4f} (se {found['d_sd_se']:.4f})" in said and "thesis" not in said
+    assert f"{rows['retain hair']['top']:.4f}" in said
+    taken = [c for part in found["partition"].values() for c in part]
+    assert sorted(taken + found["exploration"]["rest"]) == list(range(9)) and found["explored_on"] == "validation"
+
+
+def test_its_scores_go_into_the_results_file_beside_what_is_there(home, capsys, environment_stub):
+    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
+    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
+    assert cli.main(["evaluate", "ssm_skd_puppets", "--save", "--batch-size", "32", *FLAGS]) == 0
+    result = results.load("ssm_skd_puppets")
+    assert result.metrics["mse"] == 0.5 and {"D_sd", "D_sd_se", "D_mf", "D_mf_se"} < set(result.metrics)
+    assert result.paper == {}  # the thesis has no puppets
+    assert set(result.details["rows"]) >= {"static swap", "dynamic swap", "retain nothing", "retain skin"}
+    with pytest.raises(UserError, match="only what a shipped checkpoint does on the test split"):
+        evaluate.evaluate_command("ssm_skd_puppets", split="validation", save=True)
+
+
+@pytest.fixture
+def environment_stub():
+    from kpm import environment
+
+    machine = environment.report()
+    return Result(
+        name="ssm_skd_puppets",
+        dataset="puppets",
+        source="synthetic",
+        split="test",
+        metrics={"mse": 0.5},
+        paper={},
+        seeds=[1],
+        steps=1,
+        wall_s=1.0,
+        hardware="none",
+        checkpoint=None,
+        command="kpm train",
+        commit=None,
+        environment=machine,
+    )
+
+
+def test_what_does_not_fit_is_refused_in_one_line(home, capsys):
+    def complaint(*words):
+        assert cli.main(["evaluate", *words, *FLAGS]) == 2
+        return capsys.readouterr().err
+
+    assert "no checkpoint 'nothing'; shipped are judge_puppets, ssm_skd_puppets" in complaint("nothing")
+    assert "holds a 'Judge', expected a KoopmanAutoencoder" in complaint("judge_puppets")
+    other = {"data": {"train": {"name": "shapes3d_rerender", "source": "re-render"}}, "progress": {}}
+    checkpoint.save_model(home / "other.safetensors", judge(CLASSES), other)
+    text = complaint("ssm_skd_puppets", "--judge", str(home / "other.safetensors"))
+    assert "the judge has learnt 'shapes3d_rerender', the films are 'puppets'" in text
+    assert "swaps need 65 films at a time" in complaint("ssm_skd_puppets", "--batch-size", "65")
+
+
+def test_a_model_of_real_films_is_not_judged_on_a_stand_in(home):
+    meta = {"data": {"train": {"name": "sprites", "source": "real"}}}
+    with pytest.raises(UserError, match="dataset 'sprites' is not here"):
+        evaluate.films(meta, "test")
+
+
+def test_thesis_rows_stand_beside_a_re_render():
+    rows = evaluate.thesis_rows("shapes3d_rerender")
+    assert rows["retain floor"] == thesis_tables.FACTORIAL["shapes3d"]["floor"]
+    assert evaluate.thesis_rows("puppets") == {}
