@@ -64,6 +64,13 @@ class Evaluation:
     wall_s: float
 
 
+def targets(classes: dict[str, int], static: tuple[str, ...], dynamic: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """What the accuracies of `Evaluation.rows` should be: 1 for what a swap keeps, chance for what it changes."""
+    kept = {"static swap": dynamic, "dynamic swap": static, "retain nothing": ()}
+    kept |= {f"retain {f}": (f,) for f in static}
+    return {row: {f: 1.0 if f in keeps else 1 / c for f, c in classes.items()} for row, keeps in kept.items()}
+
+
 def evaluate(
     model: KoopmanAutoencoder,
     judge: Judge,

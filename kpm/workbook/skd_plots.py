@@ -11,38 +11,38 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpm.models import koopman
 from kpm.workbook.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, _figure, style
 
-MARKERS = ("o", "s", "^", "D")
+DASHES = ("-", "--", "-.", ":", (0, (1, 3)))
 
 
-def plot_places(panels: Mapping[str, np.ndarray], parts: Sequence[str] = ("left", "right")) -> Figure:
+def plot_places(panels: Mapping[str, np.ndarray], parts: Sequence[str]) -> Figure:
     """Where the parts of frames stand: one row per sequence, one column per step, colour by the frame's number.
 
     Parameters
     ----------
     panels : dict of str to array
-        Integers ``(sequences, steps, 3)`` each: film, frame and part.
+        Integers ``(sequences, steps, 2)`` each: frame and part.
     parts : sequence of str
         Names of the parts of a frame.
     """
     rows, steps, _ = np.asarray(next(iter(panels.values()))).shape
-    figure, axes = _figure(9.2, 0.7 + 0.48 * rows * len(panels) + 0.45 * len(panels), len(panels), 1)
+    figure, axes = _figure(8.0, 0.4 + (0.5 * rows + 0.55) * len(panels), len(panels), 1)
     colours = colormaps["cividis"]
     with style():
         for ax, (name, places) in zip(axes[:, 0], panels.items()):
-            film, frame, part = np.moveaxis(np.asarray(places), -1, 0)
+            frame, part = np.moveaxis(np.asarray(places), -1, 0)
             ax.imshow(frame, cmap=colours, vmin=0, vmax=frame.max(), aspect="auto")
             for i, j in np.ndindex(rows, steps):
-                dark = colours(frame[i, j] / max(frame.max(), 1))[:3]
-                ax.text(
-                    j, i, f"film {film[i, j]}, t={frame[i, j]}\n{parts[part[i, j]]}", ha="center", va="center",
-                    fontsize=8.5, color="white" if sum(dark) < 1.4 else "black",
-                )  # fmt: skip
+                ink = "white" if sum(colours(frame[i, j] / max(frame.max(), 1))[:3]) < 1.4 else "black"
+                text = f"frame {frame[i, j]}\n{parts[part[i, j]]}"
+                ax.text(j, i, text, ha="center", va="center", fontsize=9.5, color=ink)
             ax.set(title=name, ylabel="sequence", xticks=range(steps), yticks=range(rows))
             ax.set_xticks(np.arange(1, steps) - 0.5, minor=True)
             ax.set_yticks(np.arange(1, rows) - 0.5, minor=True)
@@ -79,30 +79,26 @@ def plot_counts(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, yla
 
 
 def plot_runs(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], np.ndarray]]],
-    xlabel: str,
-    ylabel: str,
-    log: bool = True,
+    runs: Mapping[str, tuple[Sequence[float], np.ndarray]], xlabel: str, ylabel: str, title: str = ""
 ) -> Figure:
-    """Trainings: a thin line per seed and a broad one for their median, one panel per experiment.
+    """Trainings on a logarithmic axis: a thin line per seed and a broad one for their median.
 
     Parameters
     ----------
-    panels : dict of str to dict of str to (x, y)
-        ``y`` is ``(seeds, points)``.
+    runs : dict of str to (x, y)
+        ``y`` is ``(seeds, points)``, or ``(points,)`` for a single one.
     """
-    figure, axes = _figure(4.3 * len(panels) + 0.4, 3.2, 1, len(panels), sharey=True)
+    figure, axes = _figure(7.4, 3.2)
+    ax: Axes = axes[0, 0]
     with style():
-        for ax, (title, runs) in zip(axes[0], panels.items()):
-            for colour, dash, (name, (x, y)) in zip((BLUE, RED, GREEN), ("-", "--", "-."), runs.items()):
-                y = np.atleast_2d(y)
-                ax.plot(x, y.T, color=colour, lw=0.7, alpha=0.45)
-                ax.plot(x, np.median(y, 0), color=colour, ls=dash, lw=2.2, label=name)
-            ax.set(xlabel=xlabel, title=title)
-            if log:
-                ax.set_yscale("log")
-            ax.legend()
-        axes[0, 0].set_ylabel(ylabel)
+        for colour, dash, (name, (x, y)) in zip(COLOURS, DASHES, runs.items()):
+            y = np.atleast_2d(y)
+            if len(y) > 1:
+                ax.plot(x, y.T, color=colour, lw=0.7, alpha=0.5)
+            ax.plot(x, np.median(y, 0), color=colour, ls=dash, lw=2.2, label=name)
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log")
+        _plain_ticks(ax.yaxis)
+        figure.legend(loc="outside right upper")
     return figure
 
 
@@ -111,7 +107,6 @@ def plot_laws(
     xlabels: Sequence[str],
     ylabels: Sequence[str],
     laws: Sequence[str] = (),
-    level: tuple[str, float] | None = None,
     shade: tuple[str, float, float] | None = None,
 ) -> Figure:
     """Measured points on doubly logarithmic axes, one panel per quantity.
@@ -121,8 +116,6 @@ def plot_laws(
     panels : dict of str to dict of str to (x, y)
     laws : sequence of str
         Names of series drawn as broad grey lines.
-    level : (name, y), optional
-        A dashed horizontal line in all panels.
     shade : (name, x, x), optional
         A grey band in all panels.
     """
@@ -131,16 +124,25 @@ def plot_laws(
         for i, (ax, (title, series)) in enumerate(zip(axes[0], panels.items())):
             ax.set(xscale="log", yscale="log", title=title, xlabel=xlabels[i], ylabel=ylabels[i])
             for name in (n for n in series if n in laws):
-                ax.plot(*series[name], color="#c9c9c9", lw=5, label=name)
+                ax.plot(*series[name], color="#c9c9c9", lw=6, label=name)
             measured = [n for n in series if n not in laws]
-            for colour, marker, name in zip((BLUE, RED, GREEN, ORANGE), MARKERS, measured):
-                ax.plot(*series[name], color=colour, marker=marker, ms=5, lw=1.2, label=name)
-            if level:
-                ax.axhline(level[1], color=GREY, ls="--", lw=1.2, label=level[0])
+            for colour, marker, size, name in zip((BLUE, RED, GREEN), ("o", "s", "^"), (8, 4.5, 5), measured):
+                ax.plot(*series[name], color=colour, marker=marker, ms=size, lw=1.2, label=name)
             if shade:
                 ax.axvspan(*shade[1:], color=GREY, alpha=0.2, lw=0, label=shade[0])
+            for axis in (ax.xaxis, ax.yaxis):
+                _plain_ticks(axis)
             ax.legend()
     return figure
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """A logarithmic axis of less than two decades gets numbers written out, where powers of ten would be too few."""
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def plot_selection(values: np.ndarray, size: int, threshold: float) -> Figure:

@@ -1,0 +1,119 @@
+"""Figures of swaps that a judge has looked at: accuracies, what each component carries, the two scores together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from kpm.workbook.plots import BLUE, ORANGE, _figure, style
+
+
+def plot_accuracies(
+    rows: Mapping[str, Mapping[str, float]],
+    targets: Mapping[str, Mapping[str, float]],
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "",
+) -> Figure:
+    """A table of accuracies as colours: how far each is from where it should be.
+
+    Parameters
+    ----------
+    rows : dict of str to dict of str to float
+        ``rows[swap][factor]``, written into the cells.
+    targets : same
+        1 where the swap should leave the factor alone (these cells are framed), chance where it should change it.
+    beside : same, optional
+        The paper's numbers, written below in brackets; entries may be missing.
+    """
+    names, factors = list(rows), list(next(iter(rows.values())))
+    values = np.array([[rows[r][f] for f in factors] for r in names])
+    aims = np.array([[targets[r][f] for f in factors] for r in names])
+    figure, axes = _figure(1.25 * len(factors) + 2.4, 0.62 * len(names) + 1.0)
+    ax = axes[0, 0]
+    image = ax.imshow(abs(values - aims), cmap="Oranges", vmin=0, vmax=1, aspect="auto")
+    for i, row in enumerate(names):
+        for j, factor in enumerate(factors):
+            text = f"{values[i, j]:.3f}"
+            if beside and factor in beside.get(row, {}):
+                text += f"\n({beside[row][factor]:.3f})"
+            dark = abs(values[i, j] - aims[i, j]) > 0.5
+            ax.text(j, i, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
+            if aims[i, j] == 1:
+                ax.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, lw=2, ec=BLUE))
+    ax.set_xticks(range(len(factors)), factors)
+    ax.set_yticks(range(len(names)), names)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.set_frame_on(False)
+    ax.set_title(title, loc="left", pad=24)
+    figure.colorbar(image, ax=ax, label="distance from target", shrink=0.9)
+    return figure
+
+
+def plot_gains(gain: np.ndarray, partition: Mapping[str, Sequence[int]], title: str = "") -> Figure:
+    """What keeping each static component adds to the accuracy of each factor.
+
+    Parameters
+    ----------
+    gain : ndarray
+        ``(components, factors)``, factors in the order of `partition`.
+    partition : dict of str to sequence of int
+        Components of each factor; they are framed, and stand together.
+    """
+    gain = np.asarray(gain)
+    factors = list(partition)
+    taken = [c for f in factors for c in sorted(partition[f], key=lambda c: -gain[c, factors.index(f)])]
+    order = [*taken, *(c for c in range(len(gain)) if c not in taken)]
+    owner = {c: i for i, f in enumerate(factors) for c in partition[f]}
+    figure, axes = _figure(0.52 * len(gain) + 2.6, 0.5 * len(factors) + 1.5)
+    ax = axes[0, 0]
+    most = max(abs(gain).max(), 1e-6)
+    image = ax.imshow(gain[order].T, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+    for x, c in enumerate(order):
+        if c in owner:
+            ax.add_patch(Rectangle((x - 0.46, owner[c] - 0.46), 0.92, 0.92, fill=False, lw=2, ec="black"))
+    ax.set_xticks(range(len(order)), order)
+    ax.set_yticks(range(len(factors)), factors)
+    ax.set_xlabel("static component")
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.set_frame_on(False)
+    ax.set_title(title, loc="left")
+    figure.colorbar(image, ax=ax, label="gain of accuracy", shrink=0.9)
+    return figure
+
+
+def plot_trade_off(
+    ours: Mapping[str, tuple[float, float]],
+    paper: Mapping[str, tuple[float, float]],
+    title: str = "",
+) -> Figure:
+    """The two scores against each other; up and right is better.
+
+    Parameters
+    ----------
+    ours, paper : dict of str to (D_sd, D_mf)
+        Ours as circles, the paper's as diamonds.
+    """
+    figure, axes = _figure(6.4, 4.2)
+    ax = axes[0, 0]
+    with style():
+        for points, marker, colour, text, label, mine in (
+            (ours, "o", BLUE, BLUE, "ours", True),
+            (paper, "D", ORANGE, "black", "thesis", False),
+        ):
+            if points:
+                x, y = zip(*points.values())
+                ax.scatter(x, y, marker=marker, color=colour, s=52, label=label, zorder=3)
+            for name, (a, b) in points.items():
+                place = {"xytext": (9, 0), "ha": "left", "va": "center"} if mine else {"xytext": (0, 8), "ha": "center"}
+                ax.annotate(name, (a, b), textcoords="offset points", fontsize=9.5, color=text, **place)
+        ax.set(xlabel=r"$D_\mathrm{sd}$ (static against dynamic)", ylabel=r"$D_\mathrm{mf}$ (factor against factor)")
+        ax.set_title(title, loc="left")
+        ax.margins(0.2)
+        ax.legend(loc="upper left")
+    return figure
