@@ -19,8 +19,7 @@ from kpm import solvers
 from kpm.datasets.base import SequenceDataset
 from kpm.models import koopman
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
-from kpm.solvers import matching
-from kpm.solvers.checks import NotFinite
+from kpm.solvers import checks, matching
 from kpm.training.config import TrainConfig
 from kpm.training.losses import koopman_losses
 from kpm.training.schedule import Plateau
@@ -118,6 +117,7 @@ def koopman_part(z: Tensor, reading: Reading) -> tuple[Tensor, Tensor, int]:
     if reading.double:
         predicted, values = koopman.predict(z, "batch")
     else:
+        checks.finite(z, "z")
         past, future = z[:, :-1].float(), z[:, 1:].float()
         operator = torch.linalg.lstsq(past.flatten(0, 1), future.flatten(0, 1), driver="gels").solution
         predicted = torch.cat([z[:, :1], (past @ operator).to(z.dtype)], 1)
@@ -340,7 +340,7 @@ def train_small(
         batch = train[torch.randint(len(train), (config.batch_size,))]
         try:
             output, size = model(batch, reading)
-        except (NotFinite, torch.linalg.LinAlgError):
+        except (checks.NotFinite, torch.linalg.LinAlgError):
             return dataclasses.replace(run, died=True)
         loss = sum(koopman_losses(output, batch, dataclasses.replace(config, static_size=size)).values())
         adam.zero_grad()

@@ -80,6 +80,7 @@ def evaluate(
     partition: dict[str, tuple[int, ...]] | None = None,
     exploration_repeats: int | None = None,
     dtype: torch.dtype = torch.float32,
+    components: str = "auto",
     progress: bool = False,
 ) -> Evaluation:
     """Measure everything on `data`.
@@ -96,6 +97,8 @@ def evaluate(
         Passes of the exploration; as many as of the evaluation by default.
     dtype : torch.dtype
         Of the decoder's and the judge's convolutions.
+    components : {"auto", "modes", "channels"}
+        What the static components are, see `kpm.models.parts.take_apart`.
 
     Raises
     ------
@@ -103,12 +106,13 @@ def evaluate(
         As `kpm.metrics.swaps.measure` does.
     """
     config, began = config or SwapConfig(), time.monotonic()
-    parts = take_apart(model, data)
+    parts = take_apart(model, data, components)
     fast, fast_judge = for_inference(model, dtype), for_inference(judge, dtype)
     found, explored_on = None, "given"
     if partition is None:
-        own = explore_on is None or parts.modes is not None
-        where, its_parts = (data, parts) if own or explore_on is None else (explore_on, take_apart(model, explore_on))
+        where, its_parts = data, parts
+        if explore_on is not None and parts.modes is None:
+            where, its_parts = explore_on, take_apart(model, explore_on, components)
         asked = dataclasses.replace(config, repeats=exploration_repeats or config.repeats)
         found = explore(fast, fast_judge, where, asked, parts=its_parts, progress=progress)
         partition, explored_on = found.partition, where.split

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kpm import solvers
 from kpm.datasets.base import SequenceDataset
+from kpm.errors import UserError, pick
 from kpm.models import koopman
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 
@@ -68,22 +69,38 @@ class Parts:
 
 
 @torch.inference_mode()
-def take_apart(model: KoopmanAutoencoder, data: SequenceDataset) -> Parts:
+def latents(model: KoopmanAutoencoder, data: SequenceDataset) -> Tensor:
+    """Latents ``(n, t, K)`` of every film of `data`."""
+    model.eval()
+    device = next(model.parameters()).device
+    data = data.to(device)
+    chunks = torch.arange(len(data), device=device).split(_CHUNK)
+    return torch.cat([model.encode(data.to_float(data[i])) for i in chunks])
+
+
+@torch.inference_mode()
+def take_apart(model: KoopmanAutoencoder, data: SequenceDataset, components: str = "auto") -> Parts:
     """Encode every film of `data` and split its latents.
 
     With one operator per film (SSM-SKD) the static components are the K channels; a complex static mode is taken as it
     is published, as a single one of the pair. With one operator for all (SKD) it is fitted once to all films of `data`,
     so that its modes mean the same in every batch, and the static components are its modes, a conjugate pair being one.
+
+    Parameters
+    ----------
+    components : {"auto", "modes", "channels"}
+        ``"channels"`` with one operator for all is SKD's operator with SSM-SKD's extraction ([SSM-SKD] sec. 8.2).
+        ``"modes"`` needs one operator for all: the modes of different operators have nothing to do with one another.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    data = data.to(device)
-    z = torch.cat([model.encode(data.to_float(data[i])) for i in torch.arange(len(data), device=device).split(_CHUNK)])
-    size = model.config.static_size
-    if model.config.scope == "sequence":
-        split = koopman.split(z, "sequence", size)
-        return Parts(split.static.float(), split.dynamic.float(), split.eigenvalues[..., :size])
-    return _modes(z, size)
+    pick("components", components, ("auto", "modes", "channels"))
+    scope, size = model.config.scope, model.config.static_size
+    if components == "modes" and scope == "sequence":
+        raise UserError("components: the modes of one film's operator are not those of another's; take channels")
+    z = latents(model, data)
+    if scope == "batch" and components != "channels":
+        return _modes(z, size)
+    split = koopman.split(z, scope, size)
+    return Parts(split.static.float(), split.dynamic.float(), split.eigenvalues[..., :size])
 
 
 def _modes(z: Tensor, size: int) -> Parts:

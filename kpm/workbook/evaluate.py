@@ -16,9 +16,11 @@ from kpm.metrics import thesis_tables
 from kpm.metrics.evaluation import Evaluation, evaluate
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
+from kpm.metrics.representation import dci, mig, sap
 from kpm.metrics.swaps import SwapConfig
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.parts import latents
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
@@ -35,6 +37,7 @@ def evaluate_command(
     batch_size: int = 256,
     partner: Literal["mixture", "instance"] = "mixture",
     reference: Literal["label", "judge"] = "label",
+    components: Literal["auto", "modes", "channels"] = "auto",
     seed: int = 7253,
     fast: bool = False,
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
@@ -55,6 +58,7 @@ def evaluate_command(
         batch_size: Films that exchange parts.
         partner: Take from a convex combination of two films or from one.
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
+        components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD.
         seed: Of partners and weights.
         fast: Three repeats throughout, to get an idea.
         precision: Of decoder and judge; auto probes whether bf16 is faster here.
@@ -78,6 +82,7 @@ def evaluate_command(
         config,
         exploration_repeats=_FAST if fast else exploration_repeats,
         precision=precision,
+        components=components,
         progress=progress,
     )
     print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
@@ -86,12 +91,31 @@ def evaluate_command(
     plain = as_plain(found, data)
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
     plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
-    plain |= {"config": dataclasses.asdict(config), "split": split}
+    plain |= {"config": dataclasses.asdict(config) | {"components": components}, "split": split}
+    plain |= {"representation": representation(model, films(meta, explore_split), data, seed)}
+    others = ", ".join(f"{k} {v:.3f}" for k, v in plain["representation"].items())
+    print(f"time-averaged latents (forests and thresholds of {explore_split}, read on {split}): {others}")
     files.write_json(target, plain)
     print(f"written to {target.name}; {found.wall_s:.0f} s")
     if save:
         store(path.stem, found, data, plain)
     return 0
+
+
+def representation(
+    model: KoopmanAutoencoder, learn_from: SequenceDataset, data: SequenceDataset, seed: int = 0
+) -> dict[str, float]:
+    """DCI, MIG and SAP of the latents averaged over time, for comparison with other work."""
+    z = [latents(model, d).mean(1).cpu().numpy() for d in (learn_from, data)]
+    labels = [{f: d.factors[f].cpu().numpy() for f in (*d.static, *d.dynamic)} for d in (learn_from, data)]
+    by_forests = dci(z[0], labels[0], z[1], labels[1], seed)
+    return {
+        "dci_disentanglement": by_forests.disentanglement,
+        "dci_completeness": by_forests.completeness,
+        "dci_informativeness": by_forests.informativeness_test,
+        "mig": mig(z[1], labels[1]).score,
+        "sap": sap(z[0], labels[0], z[1], labels[1], seed).score,
+    }
 
 
 def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, Any]) -> None:
@@ -106,7 +130,12 @@ def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, 
     elif method == "skd" and base == "sprites":
         theirs = dict(thesis_tables.SKD_SPRITES)
     details = {k: plain[k] for k in ("rows", "rows_se", "consistency", "partition", "explored_on", "films", "repeats")}
-    details |= {"exploration": plain["exploration"], "config": plain["config"], "evaluation_s": round(found.wall_s, 1)}
+    details |= {
+        "representation": plain["representation"],
+        "exploration": plain["exploration"],
+        "config": plain["config"],
+        "evaluation_s": round(found.wall_s, 1),
+    }
     details = {**(result.details or {}), **details}
     metrics = {**result.metrics, **scores, **prediction}
     results.save(dataclasses.replace(result, metrics=metrics, paper={**result.paper, **theirs}, details=details))
@@ -121,6 +150,7 @@ def judged(
     config: SwapConfig,
     exploration_repeats: int = 5,
     precision: str = "auto",
+    components: str = "auto",
     progress: bool = False,
     partition: dict[str, tuple[int, ...]] | None = None,
 ) -> Evaluation:
@@ -130,7 +160,7 @@ def judged(
     if where.type == "cpu":
         hardware.keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    return evaluate(model, judge, data, explore_on, config, partition, exploration_repeats, dtype, progress)
+    return evaluate(model, judge, data, explore_on, config, partition, exploration_repeats, dtype, components, progress)
 
 
 def find(name: str) -> Path:

@@ -10,6 +10,7 @@ from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
 from kpm.training import checkpoint
 from kpm.workbook.evaluate import films, find_judge, judged
+from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
 
 _REPEATS = 3  # of the 25: minutes instead of a quarter of an hour
@@ -25,14 +26,25 @@ def autoencoder(result: Result) -> dict[str, float]:
     if "D_sd" in result.metrics:
         details = result.details or {}
         partition = {f: tuple(c) for f, c in details["partition"].items()}
-        config = dataclasses.replace(SwapConfig(**details["config"]), repeats=_REPEATS)
-        scores = judged(model, find_judge(data, ""), data, data, config, partition=partition)
+        asked = dict(details["config"])
+        components = asked.pop("components")
+        config = dataclasses.replace(SwapConfig(**asked), repeats=_REPEATS)
+        scores = judged(model, find_judge(data, ""), data, data, config, components=components, partition=partition)
         errors = prediction(model, data)
         found |= {"D_sd": scores.d_sd, "D_mf": scores.d_mf}
         found |= {k: getattr(errors, k) for k in ("ambient_one_step", "ambient_rollout")}
     return found
 
 
+def judge(result: Result) -> dict[str, float]:
+    """Accuracies on the result's own split."""
+    assert result.checkpoint is not None
+    model, meta = checkpoint.load_judge(paths.root() / result.checkpoint.file)
+    return measured(model, films(meta, result.split))
+
+
+for _dataset in ("sprites", "dsprites_rerender", "moving_dsprites_rerender", "shapes3d_rerender"):
+    evaluator(f"judge_{_dataset}", tolerance=5e-4)(judge)
 for _method in ("skd", "ssm_skd"):
     for _dataset in ("sprites", "dsprites", "moving_dsprites", "shapes3d"):
         # Float32 convolutions differ in the last digits between processors.

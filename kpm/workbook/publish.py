@@ -15,6 +15,7 @@ from kpm.training import checkpoint
 from kpm.training.config import command
 from kpm.training.run_folder import Log
 from kpm.workbook import results
+from kpm.workbook.publish_judge import publish_judge
 from kpm.workbook.results import Checkpoint, Result
 
 _CURVE_POINTS = 60
@@ -30,12 +31,16 @@ def publish_command(
     """Ship the best weights of a run: data/checkpoints/NAME.safetensors and data/results/NAME.json.
 
     Args:
-        run: Run folder of `kpm train`.
+        run: Run folder of `kpm train`, or the checkpoint of a judge.
         name: Name of the result, METHOD_DATASET by default.
         split: Held-out split the figures are measured on.
         half: Store the weights in bf16; the figures are measured on what is shipped.
         replace: Put this run in the place of what is shipped under that name.
     """
+    if run.suffix == ".safetensors":
+        result = publish_judge(run, name, split, replace)
+        print(f"{result.name}.json: " + ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
+        return 0
     model, meta = checkpoint.load_model(run / "best.safetensors")
     train, trained_on, progress = meta["train"], meta["data"]["train"], meta["progress"]
     name = name or f"{train['method']}_{trained_on['name']}".replace("-", "_")

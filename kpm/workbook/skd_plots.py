@@ -30,10 +30,10 @@ def plot_places(panels: Mapping[str, np.ndarray], parts: Sequence[str]) -> Figur
     panels : dict of str to array
         Integers ``(sequences, steps, 2)`` each: frame and part.
     parts : sequence of str
-        Names of the parts of a frame.
+        Short names of the parts of a frame.
     """
     rows, steps, _ = np.asarray(next(iter(panels.values()))).shape
-    figure, axes = _figure(8.0, 0.4 + (0.5 * rows + 0.55) * len(panels), len(panels), 1)
+    figure, axes = _figure(6.4, 0.4 + (0.42 * rows + 0.55) * len(panels), len(panels), 1)
     colours = colormaps["cividis"]
     with style():
         for ax, (name, places) in zip(axes[:, 0], panels.items()):
@@ -41,8 +41,7 @@ def plot_places(panels: Mapping[str, np.ndarray], parts: Sequence[str]) -> Figur
             ax.imshow(frame, cmap=colours, vmin=0, vmax=frame.max(), aspect="auto")
             for i, j in np.ndindex(rows, steps):
                 ink = "white" if sum(colours(frame[i, j] / max(frame.max(), 1))[:3]) < 1.4 else "black"
-                text = f"frame {frame[i, j]}\n{parts[part[i, j]]}"
-                ax.text(j, i, text, ha="center", va="center", fontsize=9.5, color=ink)
+                ax.text(j, i, f"{frame[i, j]}{parts[part[i, j]]}", ha="center", va="center", fontsize=13, color=ink)
             ax.set(title=name, ylabel="sequence", xticks=range(steps), yticks=range(rows))
             ax.set_xticks(np.arange(1, steps) - 0.5, minor=True)
             ax.set_yticks(np.arange(1, rows) - 0.5, minor=True)
@@ -88,7 +87,7 @@ def plot_runs(
     runs : dict of str to (x, y)
         ``y`` is ``(seeds, points)``, or ``(points,)`` for a single one.
     """
-    figure, axes = _figure(7.4, 3.2)
+    figure, axes = _figure(6.8, 2.9)
     ax: Axes = axes[0, 0]
     with style():
         for colour, dash, (name, (x, y)) in zip(COLOURS, DASHES, runs.items()):
@@ -119,7 +118,7 @@ def plot_laws(
     shade : (name, x, x), optional
         A grey band in all panels.
     """
-    figure, axes = _figure(4.1 * len(panels), 3.4, 1, len(panels))
+    figure, axes = _figure(3.9 * len(panels), 3.1, 1, len(panels))
     with style():
         for i, (ax, (title, series)) in enumerate(zip(axes[0], panels.items())):
             ax.set(xscale="log", yscale="log", title=title, xlabel=xlabels[i], ylabel=ylabels[i])
@@ -164,7 +163,7 @@ def plot_selection(values: np.ndarray, size: int, threshold: float) -> Figure:
     order = (spectrum - 1).abs().argsort()
     near, rest = spectrum[order[:size]].numpy(), spectrum[order[size:]].numpy()
     high = rest.real > threshold
-    figure, axes = _figure(5.6, 5.2)
+    figure, axes = _figure(5.0, 4.7)
     ax: Axes = axes[0, 0]
     with style():
         ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.2))

@@ -156,3 +156,12 @@ def test_modes_of_one_operator_follow_it():
         else:  # a pair: two steps by the characteristic polynomial
             twice = 2 * value.real.item() * moved - abs(value.item()) ** 2 * mode
             np.testing.assert_allclose(moved @ operator, twice, atol=1e-4)
+
+
+def test_channels_of_one_operator_are_an_extraction_of_their_own():
+    model, data = autoencoder("batch", latent_dim=6, static_size=3), films()
+    modes, channels = take_apart(model, data), take_apart(model, data, "channels")
+    assert modes.modes is not None and channels.modes is None and channels.components == 6
+    torch.testing.assert_close(channels.static + channels.dynamic, modes.static + modes.dynamic, atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="the modes of one film's operator are not those of another's"):
+        take_apart(autoencoder(), data, "modes")

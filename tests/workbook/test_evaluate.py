@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from kpm import cli, datasets, paths
 from kpm.errors import UserError
@@ -28,8 +29,12 @@ def home(tmp_path, monkeypatch):
     checkpoint.save_model(paths.checkpoints() / "ssm_skd_puppets.safetensors", autoencoder(), meta)
     checkpoint.save_model(paths.checkpoints() / "judge_puppets.safetensors", judge(CLASSES), meta)
     load = datasets.load
-    few = slice(0, 64)
-    monkeypatch.setattr(datasets, "load", lambda *a, **k: load(*a, **k).subset(few))
+
+    def few(*args, **kwargs):
+        data = load(*args, **kwargs)
+        return data.subset(torch.linspace(0, len(data) - 1, 64).long())
+
+    monkeypatch.setattr(datasets, "load", few)
     return tmp_path
 
 

@@ -58,3 +58,21 @@ def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkey
 def test_command_has_the_flags_that_differ_and_the_steps():
     plain = dataclasses.asdict(dataclasses.replace(preset("skd"), seed=5, ema=0.5))
     assert command(plain, 70) == "kpm train skd --dataset sprites --ema 0.5 --seed 5 --steps 70"
+
+
+def test_a_judge_is_shipped_with_what_it_gets_right(home):
+    flags = "--dataset puppets --steps 2 --batch-size 4 --width 2 --no-progress"
+    run = home / "runs" / "judge.safetensors"
+    assert cli.main(["train", "judge", *flags.split(), "--out", str(run)]) == 0
+    assert cli.main(["publish", str(run), "--split", "validation"]) == 0
+    result = results.load("judge_puppets")
+    assert result.checkpoint.status() == "ok" and result.steps == 2 and result.dataset == "puppets"
+    each = [
+        v
+        for k, v in result.metrics.items()
+        if k.removeprefix("accuracy_test_") in ("skin", "pants", "top", "hair", "action")
+    ]
+    assert result.metrics["accuracy_test"] == min(each) < 0.5  # two steps teach nothing
+    assert result.command == "kpm train judge --dataset puppets --width 2 --steps 2 --batch-size 4"
+    with pytest.raises(UserError, match="shipped already; give --replace"):
+        publish.publish_command(run, split="validation")
