@@ -39,6 +39,9 @@ class KoopmanAutoencoderConfig:
         Channels of the first convolution; each further one doubles it.
     channels : int
         Colour channels of a frame. Frames are 64 x 64.
+    recurrent : bool
+        Whether encoder and decoder end and begin with an LSTM over time; without, each frame is coded by itself and a
+        linear layer leads from K to H (the ablation of [SSM-SKD] sec. 7.3).
     """
 
     scope: Scope = "sequence"
@@ -48,6 +51,7 @@ class KoopmanAutoencoderConfig:
     dropout: float = 0.2
     width: int = 32
     channels: int = 3
+    recurrent: bool = True
 
 
 class Output(NamedTuple):
@@ -83,13 +87,13 @@ class Encoder(nn.Module):
             *(_block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
             nn.Sequential(Conv2d(8 * w, k, 4, 1, 0), nn.BatchNorm2d(k), nn.Tanh()),
         )
-        self.lstm = nn.LSTM(k, k, batch_first=True)
+        self.lstm = nn.LSTM(k, k, batch_first=True) if config.recurrent else None
 
     def forward(self, frames: Tensor) -> Tensor:
         n, t = frames.shape[:2]
         features = self.cnn(_like(self.cnn, frames.flatten(0, 1))).view(n, t, -1)
         with torch.autocast(frames.device.type, enabled=False):
-            return self.lstm(features.float())[0]
+            return features.float() if self.lstm is None else self.lstm(features.float())[0]
 
 
 class Decoder(nn.Module):
@@ -99,7 +103,8 @@ class Decoder(nn.Module):
         super().__init__()
         w, h = config.width, config.hidden_dim
         sizes = [8 * w, 4 * w, 2 * w, w]
-        self.lstm = nn.LSTM(config.latent_dim, h, batch_first=True)
+        self.lstm = nn.LSTM(config.latent_dim, h, batch_first=True) if config.recurrent else None
+        self.linear = None if config.recurrent else nn.Linear(config.latent_dim, h)
         self.cnn = nn.Sequential(
             _block(Seed2d(h, 8 * w, 4), 8 * w),
             *(_block(ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
@@ -109,7 +114,7 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         n, t = latents.shape[:2]
         with torch.autocast(latents.device.type, enabled=False):
-            hidden = self.lstm(latents.float())[0]
+            hidden = self.linear(latents.float()) if self.lstm is None else self.lstm(latents.float())[0]
         frames = self.cnn(_like(self.cnn, hidden.reshape(n * t, -1, 1, 1)))
         return frames.unflatten(0, (n, t))
 

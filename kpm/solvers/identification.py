@@ -97,7 +97,8 @@ def identify(
     y : Tensor
         ``(*batch, time, p)``; all sequences are of one system.
     window : int
-        Steps back and ahead, at least enough for ``window p >= rank``.
+        Steps back and ahead, at least enough for ``window p >= rank``. With 1 the past is a single noisy observation,
+        and the eigenvalues are shrunk by the noise as those of a least-squares fit are; take a few.
     rank : int
         Order of the system.
     mask, loading, floor

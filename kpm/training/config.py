@@ -36,6 +36,8 @@ class TrainConfig:
     """On the latents of the reconstruction branch."""
     width: int = 32
     """Channels of the first convolution."""
+    recurrent: bool = True
+    """LSTMs over time in encoder and decoder; without them each frame is coded by itself (ablation)."""
     w_reconstruction: float = 16.0
     """Weight of the reconstruction loss."""
     w_predicted_latents: float = 1.0
@@ -114,6 +116,7 @@ class TrainConfig:
             dropout=self.dropout,
             width=self.width,
             channels=channels,
+            recurrent=self.recurrent,
         )
 
     def quick(self) -> TrainConfig:
@@ -161,5 +164,11 @@ def command(train: dict, steps: int) -> str:
     """The ``kpm train`` line of a run up to `steps`: the flags that differ from the method's preset."""
     default = dataclasses.asdict(preset(train["method"], train["dataset"]))
     changed = {k: v for k, v in train.items() if default[k] != v and k not in ("method", "dataset", "epochs", "steps")}
-    flags = [f"--{k.replace('_', '-')} {v}" for k, v in (changed | {"steps": steps}).items()]
+    flags = [_flag(k.replace("_", "-"), v) for k, v in (changed | {"steps": steps}).items()]
     return " ".join([f"kpm train {train['method']} --dataset {train['dataset']}", *flags])
+
+
+def _flag(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"

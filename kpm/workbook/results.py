@@ -192,7 +192,8 @@ def readme_region(results: Iterable[Result]) -> str:
     results = list(results)
     claims = [r for r in results if not r.name.startswith("bench_")]
     benchmarks = [r for r in results if r.name.startswith("bench_")]
-    parts = [table(claims, "markdown")] if claims else ["No results yet."]
+    # Per factor, accuracies fill pages; `kpm results` has them.
+    parts = [table(claims, "markdown", lambda m: not m.startswith("accuracy_test_"))] if claims else ["No results yet."]
     if benchmarks:
         parts.append("Benchmarks (ratio: time of the reference over ours, so above 1 is faster):")
         parts.append(table(benchmarks, "markdown", keep=lambda metric: metric.startswith("ratio")))

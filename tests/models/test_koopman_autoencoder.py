@@ -108,3 +108,16 @@ def test_wrong_frames_are_refused_with_their_shape(model, shape):
 def test_wrong_latents_are_refused(model):
     with pytest.raises(ValueError, match="latents: expected"):
         model.decode(torch.rand(2, 8, 10))
+
+
+def test_without_lstms_frames_do_not_know_of_one_another():
+    torch.manual_seed(0)
+    config = KoopmanAutoencoderConfig(latent_dim=9, hidden_dim=10, width=4, recurrent=False)
+    model = KoopmanAutoencoder(config).eval()
+    frames, order = torch.rand(2, 8, 3, 64, 64), torch.randperm(8)
+    z = model.encode(frames)
+    torch.testing.assert_close(model.encode(frames[:, order]), z[:, order], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.decode(z[:, order]), model.decode(z)[:, order], atol=1e-5, rtol=1e-4)
+    with_lstm = KoopmanAutoencoder(KoopmanAutoencoderConfig(latent_dim=9, hidden_dim=10, width=4)).eval()
+    z = with_lstm.encode(frames)
+    assert (with_lstm.encode(frames[:, order]) - z[:, order]).abs().max() > 1e-4

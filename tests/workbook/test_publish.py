@@ -58,6 +58,8 @@ def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkey
 def test_command_has_the_flags_that_differ_and_the_steps():
     plain = dataclasses.asdict(dataclasses.replace(preset("skd"), seed=5, ema=0.5))
     assert command(plain, 70) == "kpm train skd --dataset sprites --ema 0.5 --seed 5 --steps 70"
+    without = dataclasses.asdict(dataclasses.replace(preset("ssm-skd", "dsprites"), recurrent=False))
+    assert command(without, 3) == "kpm train ssm-skd --dataset dsprites --no-recurrent --steps 3"
 
 
 def test_a_judge_is_shipped_with_what_it_gets_right(home):
