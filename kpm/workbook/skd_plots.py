@@ -131,7 +131,12 @@ def plot_laws(
                 ax.axvspan(*shade[1:], color=GREY, alpha=0.2, lw=0, label=shade[0])
             for axis in (ax.xaxis, ax.yaxis):
                 _plain_ticks(axis)
-            ax.legend()
+        names = [ax.get_legend_handles_labels()[1] for ax in axes[0]]
+        if all(n == names[0] for n in names):
+            figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names[0]))
+        else:
+            for ax in axes[0]:
+                ax.legend()
     return figure
 
 
