@@ -78,7 +78,7 @@ class Painter:
         pictures, scale, track, through, colours = self._on(labels["shape"].device)
         color, shape, x, y, trajectory = (labels[name].long() for name in FACTOR_SIZES)
         rows = pictures[shape[:, None], scale[trajectory], track[x], track[y]]
-        frames = through.index_select(0, rows.flatten().int()).view(len(shape), -1, 3)
+        frames = through.index_select(0, rows.flatten().int()).view(len(shape), FRAMES * SIZE * SIZE // 8, 3)
         frames &= colours[color][:, None]
         return frames.view(torch.uint8).view(len(shape), FRAMES, SIZE, SIZE, 3).movedim(-1, 2)
 

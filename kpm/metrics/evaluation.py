@@ -17,6 +17,8 @@ from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import take_apart
 
+_AS_IT_IS = "reconstruction"  # nothing swapped: what judge and decoder do by themselves
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -28,12 +30,16 @@ class Evaluation:
         Factors.
     classes : dict of str to int
     rows : dict of str to dict of str to float
-        Accuracy of each factor after each swap: rows ``"static swap"``, ``"dynamic swap"``, ``"retain nothing"`` and
-        ``"retain FACTOR"``.
+        Accuracy of each factor after each swap: rows ``"static swap"``, ``"dynamic swap"``, ``"retain nothing"``,
+        ``"retain FACTOR"``, and ``"reconstruction"``, where nothing is swapped.
     rows_se : same
         Standard errors over repeats.
+    frames : same
+        Of the static factors after the static and the dynamic swap, and of the reconstruction: accuracy of the judge of
+        single frames.
     consistency : same
-        Share of frames on which the frame judge agrees with itself, for the static and the dynamic swap.
+        In the same rows, the share of a film's frames on which that judge agrees with itself. It says how much a factor
+        flickers and nothing of whether it is right.
     d_sd, d_sd_se, d_mf, d_mf_se : float
         [SSM-SKD] eqs. 6 and 7, from the accuracies of all repeats together, and the standard error of a repeat's.
     partition : dict of str to tuple of int
@@ -51,6 +57,7 @@ class Evaluation:
     classes: dict[str, int]
     rows: dict[str, dict[str, float]]
     rows_se: dict[str, dict[str, float]]
+    frames: dict[str, dict[str, float]]
     consistency: dict[str, dict[str, float]]
     d_sd: float
     d_sd_se: float
@@ -67,7 +74,7 @@ class Evaluation:
 def targets(classes: dict[str, int], static: tuple[str, ...], dynamic: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """What the accuracies of `Evaluation.rows` should be: 1 for what a swap keeps, chance for what it changes."""
     kept = {"static swap": dynamic, "dynamic swap": static, "retain nothing": ()}
-    kept |= {f"retain {f}": (f,) for f in static}
+    kept |= {f"retain {f}": (f,) for f in static} | {_AS_IT_IS: tuple(classes)}
     return {row: {f: 1.0 if f in keeps else 1 / c for f, c in classes.items()} for row, keeps in kept.items()}
 
 
@@ -113,12 +120,16 @@ def evaluate(
         where, its_parts = data, parts
         if explore_on is not None and parts.modes is None:
             where, its_parts = explore_on, take_apart(model, explore_on, components)
-        asked = dataclasses.replace(config, repeats=exploration_repeats or config.repeats)
+        # Draws of its own: on the same films the partition must not be judged by the draws that chose it.
+        repeats = config.repeats if exploration_repeats is None else exploration_repeats
+        asked = dataclasses.replace(config, repeats=repeats, seed=config.seed + 1)
         found = explore(fast, fast_judge, where, asked, parts=its_parts, progress=progress)
         partition, explored_on = found.partition, where.split
-    keeps = [STATIC_SWAP, DYNAMIC_SWAP, NOTHING, *(Keep(tuple(partition[f]), False) for f in data.static)]
-    scores = measure(fast, fast_judge, data, keeps, config, parts, progress)
-    names = ["static swap", "dynamic swap", "retain nothing", *(f"retain {f}" for f in data.static)]
+    _check_partition(partition, data.static)
+    keeps = {"static swap": STATIC_SWAP, "dynamic swap": DYNAMIC_SWAP, "retain nothing": NOTHING}
+    keeps |= {f"retain {f}": Keep(tuple(partition[f]), False) for f in data.static} | {_AS_IT_IS: Keep(None, True)}
+    scores = measure(fast, fast_judge, data, list(keeps.values()), config, parts, progress)
+    names = list(keeps)
     return _summary(data, names, scores, partition, explored_on, found, config, time.monotonic() - began)
 
 
@@ -140,6 +151,10 @@ def _summary(
     pooled, spread = scores.accuracy.mean(-1), scores.accuracy.std(-1, ddof=1) / config.repeats**0.5
     kinds = dict(classes=classes, static=data.static, dynamic=data.dynamic)
 
+    def still(values: np.ndarray) -> dict[str, dict[str, float]]:
+        table = rows(values.mean(-1))
+        return {r: {f: float(table[r][f]) for f in data.static} for r in ("static swap", "dynamic swap", _AS_IT_IS)}
+
     def both(table: dict[str, dict]) -> tuple:
         factorial = {f: table[f"retain {f}"] for f in data.static}
         return d_sd(table["static swap"], table["dynamic swap"], **kinds), d_mf(factorial, **kinds)
@@ -152,7 +167,8 @@ def _summary(
         classes=classes,
         rows=_plain(rows(pooled)),
         rows_se=_plain(rows(spread)),
-        consistency=_plain(dict(list(rows(scores.consistency.mean(-1)).items())[:2])),
+        frames=still(scores.frame_accuracy),
+        consistency=still(scores.consistency),
         d_sd=float(together[0]),
         d_sd_se=errors[0],
         d_mf=float(together[1]),
@@ -164,6 +180,14 @@ def _summary(
         repeats=config.repeats,
         wall_s=wall_s,
     )
+
+
+def _check_partition(partition: dict[str, tuple[int, ...]], static: tuple[str, ...]) -> None:
+    if set(partition) != set(static):
+        raise ValueError(f"partition: expected the factors {', '.join(static)}, got {', '.join(partition) or 'none'}")
+    taken = [c for part in partition.values() for c in part]
+    if twice := {c for c in taken if taken.count(c) > 1}:
+        raise ValueError(f"partition: component {min(twice)} belongs to more than one factor")
 
 
 def _plain(table: dict[str, dict]) -> dict[str, dict[str, float]]:

@@ -22,9 +22,10 @@ class Prediction:
         counts as in the loss). One operator per film fits its film exactly where ``t - 1 <= K``: its latent error is
         then rounding, and its ambient error that of the reconstruction.
     latent_rollout, ambient_rollout : float
-        All frames from the first one's latents, by powers of the operator.
+        All frames from the first one's latents, by powers of the operator. Where one operator per film fits its film
+        exactly this is no forecast either: the operator has seen the frames, and gives them back.
     latent_scale : float
-        Mean square of the latents about their mean, to compare the latent errors with.
+        Mean variance of a latent channel over all films and frames, to compare the latent errors with.
     """
 
     latent_one_step: float
@@ -40,7 +41,8 @@ def prediction(model: KoopmanAutoencoder, data: SequenceDataset, batch_size: int
     model.eval()
     device = next(model.parameters()).device
     data = data.to(device)
-    sums = torch.zeros(6, dtype=torch.float64, device=device)
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    totals = torch.zeros(model.config.latent_dim, dtype=torch.float64, device=device)
     for index in torch.arange(len(data), device=device).split(batch_size):
         frames = data.to_float(data[index])
         z = model.encode(frames).double()
@@ -53,14 +55,15 @@ def prediction(model: KoopmanAutoencoder, data: SequenceDataset, batch_size: int
         both = model.decode(torch.cat([one, powers]).float()).split(len(index))
         errors = [(one - z).square().sum(), (powers - z).square().sum()]
         errors += [(x - frames).square().sum(dtype=torch.float64) for x in both]
-        sums += torch.stack([*errors, z.square().sum(), z.sum()])
+        sums += torch.stack([*errors, z.square().sum()])
+        totals += z.sum((0, 1))
     t, k = data.shape[0], model.config.latent_dim
     latents, pixels = len(data) * t * k, len(data) * frames[0].numel()
-    mean = sums[5] / latents
+    means = totals / (len(data) * t)
     return Prediction(
         latent_one_step=float(sums[0] / latents),
         ambient_one_step=float(sums[2] / pixels),
         latent_rollout=float(sums[1] / latents),
         ambient_rollout=float(sums[3] / pixels),
-        latent_scale=float(sums[4] / latents - mean**2),
+        latent_scale=float(sums[4] / latents - means.square().mean()),
     )

@@ -22,7 +22,9 @@ from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import Parts, take_apart
 
-_CHUNK = 16  # films decoded at a time: their feature maps then stay in the processor's cache
+# Films decoded at a time: on a processor their feature maps then stay in its cache, an accelerator wants many.
+_CHUNK = {"cpu": 16}
+_CHUNK_ELSEWHERE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,9 @@ NOTHING = Keep(static=(), dynamic=False)
 
 @dataclasses.dataclass(frozen=True)
 class SwapConfig:
-    """How swaps are measured; the defaults are the thesis's ([SSM-SKD] sec. 4.3).
+    """How swaps are measured; the defaults are the thesis's ([SSM-SKD] sec. 4.3), but for one thing.
+
+    The thesis goes through a shuffled split in the same batches every time; here batches are drawn anew in each repeat.
 
     Attributes
     ----------
@@ -54,6 +58,8 @@ class SwapConfig:
         An answer is right if it is the film's label, or what the judge says of the film as it was.
     seed : int
         Of partners and weights.
+    films : int, optional
+        Only so many films of the split in each repeat, drawn at random, for splits that are very large.
     """
 
     repeats: int = 25
@@ -61,12 +67,15 @@ class SwapConfig:
     partner: Literal["mixture", "instance"] = "mixture"
     reference: Literal["label", "judge"] = "label"
     seed: int = 7253
+    films: int | None = None
 
     def __post_init__(self) -> None:
         pick("partner", self.partner, ("mixture", "instance"))
         pick("reference", self.reference, ("label", "judge"))
         if self.repeats < 2:
             raise UserError(f"repeats must be at least 2, one has no standard error; got {self.repeats}")
+        if self.films is not None and self.films < self.batch_size:
+            raise UserError(f"films: expected at least the {self.batch_size} of a batch, got {self.films}")
         if self.batch_size < 2:
             raise UserError(f"batch_size must be at least 2, a film needs a partner; got {self.batch_size}")
 
@@ -141,13 +150,16 @@ def measure(
     config = config or SwapConfig()
     factors = check_judge(judge, data)
     size = config.batch_size
-    batches = len(data) // size
+    batches = min(len(data), config.films or len(data)) // size
     if not batches:
         raise UserError(f"batch_size: swaps need {size} films at a time, {data.name!r} ({data.split}) has {len(data)}")
     device = next(model.parameters()).device
     data = data.to(device)
     if parts is None:
         parts = take_apart(model, data)
+    for i, keep in enumerate(keeps):
+        if bad := [c for c in keep.static or () if not 0 <= c < parts.components]:
+            raise ValueError(f"keeps[{i}].static: no component {bad[0]}, there are {parts.components}")
     films = batches * size
     truth = _truth(judge, data, factors, config.reference)
     mask = torch.tensor([[k.static is None or c in k.static for c in range(parts.components)] for k in keeps])
@@ -181,7 +193,8 @@ def _truth(judge: Judge, data: SequenceDataset, factors: Sequence[str], referenc
     if reference == "label":
         return torch.stack([data.factors[f] for f in factors])
     answers = []
-    for index in torch.arange(len(data), device=data.factors[factors[0]].device).split(_CHUNK):
+    device = data.factors[factors[0]].device
+    for index in torch.arange(len(data), device=device).split(_chunk(device)):
         said, _ = judge.decide(data.to_float(data[index]))
         answers.append(torch.stack([said[f] for f in factors]))
     return torch.cat(answers, 1)
@@ -192,7 +205,8 @@ def _judged(
 ) -> np.ndarray:
     """Sums over films of right answers, of the share of right frames, and of consistency, ``(3, factors)``."""
     sums = torch.zeros(3, len(factors), device=latents.device)
-    for z, t in zip(latents.split(_CHUNK), target.split(_CHUNK, 1), strict=True):
+    size = _chunk(latents.device)
+    for z, t in zip(latents.split(size), target.split(size, 1), strict=True):
         film, frame = judge.decide(model.decode(z))
         for i, f in enumerate(factors):
             sums[0, i] += (film[f] == t[i]).sum()
@@ -200,3 +214,7 @@ def _judged(
             counts = torch.nn.functional.one_hot(frame[f], judge.config.classes[f]).sum(1)
             sums[2, i] += (counts.amax(-1) / frame[f].shape[1]).sum()
     return sums.cpu().numpy()
+
+
+def _chunk(device: torch.device) -> int:
+    return _CHUNK.get(device.type, _CHUNK_ELSEWHERE)

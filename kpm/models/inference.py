@@ -37,4 +37,7 @@ def for_inference(model: M, dtype: torch.dtype = torch.float32) -> M:
         cnn.to(dtype=dtype, memory_format=torch.channels_last)
     if isinstance(model, Judge):
         model.frame_features.to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):  # a copy has its weights scattered, which cuDNN gathers at every call
+            module.flatten_parameters()
     return model

@@ -1,4 +1,4 @@
-"""What a judge may not be fooled by: blur, noise, exposure, ghosts of other films, a shift of one pixel.
+"""What a judge may not be fooled by: blur, noise, exposure, ghosts of other films, a shift by a pixel.
 
 Decoded films are softer than real ones, a little off in colour, and show traces of what was not decoded sharply.
 """
@@ -6,7 +6,6 @@ Decoded films are softer than real ones, a little off in colour, and show traces
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _KERNEL = 7  # pixels, of the widest blur
@@ -14,7 +13,7 @@ BLUR, NOISE, EXPOSURE, OFFSET, TINT, GHOST, SHIFT = 1.3, 0.06, 0.12, 0.03, 0.04,
 
 
 def augment(frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Spoil films a little, each in its own way, the same for all of its frames.
+    """Spoil films a little, each in its own way (but for the shift, one for all), the same for all of a film's frames.
 
     Parameters
     ----------
@@ -44,7 +43,10 @@ def augment(frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
     grain = torch.randn((1, t, *frames.shape[2:]), generator=generator).to(frames)
     x = torch.addcmul(offset, x, gain).addcmul_(grain, draw(-NOISE, NOISE))
     down, right = (int(v) for v in torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator))
-    return x.clamp_(0, 1).roll((down, right), (-2, -1))
+    # The border is repeated: nothing comes round from the other side.
+    rows = (torch.arange(x.shape[-2], device=x.device) - down).clamp(0, x.shape[-2] - 1)
+    columns = (torch.arange(x.shape[-1], device=x.device) - right).clamp(0, x.shape[-1] - 1)
+    return x.clamp_(0, 1)[..., rows, :][..., columns]
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:
@@ -63,14 +65,3 @@ def blur(frames: Tensor, sigma: Tensor) -> Tensor:
         raise ValueError(f"frames: expected square pictures, got {h} x {w}")
     band = band[:, None]
     return (band.mT @ frames.flatten(1, 2) @ band).view(n, t, c, h, w)
-
-
-def cross_entropy(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
-    """Sum over factors of the mean cross-entropy; logits ``(n, classes)`` or, per frame, ``(n, t, classes)``."""
-    terms = []
-    for factor, values in logits.items():
-        target = labels[factor]
-        if values.ndim == 3:
-            target = target[:, None].expand(values.shape[:2]).flatten()
-        terms.append(F.cross_entropy(values.flatten(0, -2), target))
-    return torch.stack(terms).sum()

@@ -17,7 +17,8 @@ from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.training import checkpoint, hardware
-from kpm.training.augment import augment, cross_entropy
+from kpm.training.augment import augment
+from kpm.training.losses import cross_entropy
 from kpm.training.state import StopOnSignal, generator, mix
 
 

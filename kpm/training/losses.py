@@ -45,3 +45,14 @@ def check_finite(terms: dict[str, Tensor], when: str) -> dict[str, float]:
         listing = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
         raise NonFiniteLoss(f"{when}: loss term {bad[0]!r} is not finite ({listing})")
     return values
+
+
+def cross_entropy(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+    """Sum over factors of the mean cross-entropy; logits ``(n, classes)`` or, per frame, ``(n, t, classes)``."""
+    terms = []
+    for factor, values in logits.items():
+        target = labels[factor]
+        if values.ndim == 3:
+            target = target[:, None].expand(values.shape[:2]).flatten()
+        terms.append(F.cross_entropy(values.flatten(0, -2), target))
+    return torch.stack(terms).sum()

@@ -25,6 +25,8 @@ from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
 _FAST = 3  # repeats
+_MOST = 2560  # films per repeat, of splits that have more than twice as many; Sprites has 2664
+METHODS = {"batch": "skd", "sequence": "ssm_skd"}
 
 
 def evaluate_command(
@@ -69,14 +71,18 @@ def evaluate_command(
     """
     where = hardware.device(device)
     path = find(checkpoint_file)
-    if save and (path.parent.resolve() != paths.checkpoints() or split != "test"):
-        raise UserError("save: only what a shipped checkpoint does on the test split goes into its results file")
     model, meta = checkpoint.load_model(path, where)
     data = films(meta, split)
-    config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed)
+    most = _MOST if len(data) > 2 * _MOST else None
+    config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed, most)
+    as_published = (partner, reference, components) == ("mixture", "label", "auto")
+    if save:
+        _check_save(path, data, as_published and not fast and not judge)
+    referee, about_judge = find_judge(data, judge, where)
+    precision = hardware.faster_precision(where) if precision == "auto" else precision
     found = judged(
         model,
-        find_judge(data, judge, where),
+        referee,
         data,
         films(meta, explore_split),
         config,
@@ -85,21 +91,38 @@ def evaluate_command(
         components=components,
         progress=progress,
     )
+    method = METHODS[model.config.scope]
     print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
-    print(table(found, data))
+    print(table(found, data.name, method if as_published else ""))
     target = out or paths.root() / "out" / f"evaluate_{path.stem}.json"
     plain = as_plain(found, data)
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
     plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
-    plain |= {"config": dataclasses.asdict(config) | {"components": components}, "split": split}
-    plain |= {"representation": representation(model, films(meta, explore_split), data, seed)}
+    how = {"components": components, "precision": precision, "device": str(where), "judge": about_judge}
+    how |= {"exploration_repeats": _FAST if fast else exploration_repeats}
+    plain |= {"config": dataclasses.asdict(config), "how": how, "split": split}
+    learn_from = "train" if split == "validation" else "validation"  # never the films they are read on
+    plain |= {"representation": representation(model, films(meta, learn_from), data, seed)}
     others = ", ".join(f"{k} {v:.3f}" for k, v in plain["representation"].items())
-    print(f"time-averaged latents (forests and thresholds of {explore_split}, read on {split}): {others}")
+    print(f"time-averaged latents (forests and thresholds of {learn_from}, read on {split}): {others}")
     files.write_json(target, plain)
     print(f"written to {target.name}; {found.wall_s:.0f} s")
     if save:
-        store(path.stem, found, data, plain)
+        store(path.stem, found, data, plain, method)
     return 0
+
+
+def _check_save(path: Path, data: SequenceDataset, as_published: bool) -> None:
+    """Before anything is measured: whether its scores may go into a results file."""
+    if path.parent.resolve() != paths.checkpoints().resolve():
+        raise UserError("save: only what a shipped checkpoint does goes into a results file")
+    if not as_published:
+        raise UserError("save: only the published procedure with the shipped judge goes into a results file")
+    result = results.load(path.stem)
+    if (result.dataset, result.source, result.split) != (data.name, data.source, data.split):
+        raise UserError(f"save: {path.stem}.json is on {result.dataset} ({result.source}), {result.split}")
+    if result.checkpoint is None or result.checkpoint.status() != "ok":
+        raise UserError(f"save: {path.stem}.json is of other weights than {path.name}; publish them first")
 
 
 def representation(
@@ -118,27 +141,20 @@ def representation(
     }
 
 
-def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, Any]) -> None:
+def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, Any], method: str) -> None:
     """Add the scores to the results file `name`, with the thesis's beside them and the tables in `details`."""
     result = results.load(name)
     scores = {k: round(getattr(found, k.lower()), 6) for k in ("D_sd", "D_sd_se", "D_mf", "D_mf_se")}
-    prediction = {k: plain["prediction"][k] for k in ("ambient_one_step", "ambient_rollout")}
-    base, method = data.name.removesuffix("_rerender"), name.rsplit(f"_{data.name.removesuffix('_rerender')}", 1)[0]
-    theirs = {}
-    if method == "ssm_skd" and base in thesis_tables.D_SD:
-        theirs = {"D_sd": thesis_tables.D_SD[base], "D_mf": thesis_tables.D_MF[base]}
-    elif method == "skd" and base == "sprites":
-        theirs = dict(thesis_tables.SKD_SPRITES)
-    details = {k: plain[k] for k in ("rows", "rows_se", "consistency", "partition", "explored_on", "films", "repeats")}
-    details |= {
-        "representation": plain["representation"],
-        "exploration": plain["exploration"],
-        "config": plain["config"],
-        "evaluation_s": round(found.wall_s, 1),
-    }
+    # One operator per film gives its own film back: what it "predicts" is the reconstruction.
+    errors = ("ambient_one_step", "ambient_rollout") if method == "skd" else ()
+    scores |= {k: plain["prediction"][k] for k in errors}
+    tables = ("rows", "rows_se", "frames", "consistency", "partition", "explored_on", "films", "repeats", "how")
+    details = {k: plain[k] for k in tables}
+    details |= {k: plain[k] for k in ("representation", "exploration", "config")}
+    details["evaluation_s"] = round(found.wall_s, 1)
     details = {**(result.details or {}), **details}
-    metrics = {**result.metrics, **scores, **prediction}
-    results.save(dataclasses.replace(result, metrics=metrics, paper={**result.paper, **theirs}, details=details))
+    paper = {**result.paper, **thesis_scores(data.name, method)}
+    results.save(dataclasses.replace(result, metrics={**result.metrics, **scores}, paper=paper, details=details))
     print(f"{name}.json has them; kpm results --readme renews the table")
 
 
@@ -181,18 +197,21 @@ def films(meta: dict[str, Any], split: str) -> SequenceDataset:
     return data
 
 
-def find_judge(data: SequenceDataset, name: str, device: torch.device | str = "cpu") -> Judge:
-    """The judge of a dataset; `UserError` if it learnt another one."""
-    judge, meta = checkpoint.load_judge(find(name or f"judge_{data.name}"), device)
+def find_judge(
+    data: SequenceDataset, name: str = "", device: torch.device | str = "cpu"
+) -> tuple[Judge, dict[str, str]]:
+    """The judge of a dataset, its file and hash; `UserError` if it learnt another one."""
+    path = find(name or f"judge_{data.name}")
+    judge, meta = checkpoint.load_judge(path, device)
     learnt = meta["data"]["train"]
     if learnt["name"] != data.name:
         raise UserError(f"the judge has learnt {learnt['name']!r}, the films are {data.name!r}")
-    return judge
+    return judge, {"file": path.name, "sha256": files.sha256(path)}
 
 
-def table(found: Evaluation, data: SequenceDataset) -> str:
-    """Accuracies after each swap, the thesis's in brackets where it has them, and both scores."""
-    paper = thesis_rows(data.name)
+def table(found: Evaluation, dataset: str, method: str) -> str:
+    """Accuracies after each swap, the thesis's of `method` in brackets where it has them, and both scores."""
+    paper, scores = thesis_rows(dataset, method), thesis_scores(dataset, method)
     factors = [*found.static, *found.dynamic]
     lines = [["", *factors], ["chance", *(f"{1 / found.classes[f]:.4f}" for f in factors)]]
     for name, row in found.rows.items():
@@ -202,21 +221,27 @@ def table(found: Evaluation, data: SequenceDataset) -> str:
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines]
     parts = ", ".join(f"{f} {list(c)}" for f, c in found.partition.items())
     text.append(f"components ({found.explored_on}): {parts}")
-    base = data.name.removesuffix("_rerender")
-    for label, value, error, theirs in (
-        ("D_sd", found.d_sd, found.d_sd_se, thesis_tables.D_SD),
-        ("D_mf", found.d_mf, found.d_mf_se, thesis_tables.D_MF),
-    ):
-        text.append(
-            f"{label} {value:.4f} (se {error:.4f})" + (f", thesis {theirs[base]:.4f}" if base in theirs else "")
-        )
+    for label, value, error in (("D_sd", found.d_sd, found.d_sd_se), ("D_mf", found.d_mf, found.d_mf_se)):
+        beside = f", thesis {scores[label]:.4f}" if label in scores else ""
+        text.append(f"{label} {value:.4f} (se {error:.4f}){beside}")
     return "\n".join(text)
 
 
-def thesis_rows(name: str) -> dict[str, dict[str, float]]:
-    """The thesis's accuracies of a dataset under the names of our rows; a re-render is compared with the original."""
-    base = name.removesuffix("_rerender")
-    if base not in thesis_tables.STATIC_SWAP:
+def thesis_scores(dataset: str, method: str) -> dict[str, float]:
+    """The thesis's D_sd and D_mf of a method (``"skd"``, ``"ssm_skd"``) on a dataset, if it has them."""
+    base = dataset.removesuffix("_rerender")
+    if method == "ssm_skd" and base in thesis_tables.D_SD:
+        return {"D_sd": thesis_tables.D_SD[base], "D_mf": thesis_tables.D_MF[base]}
+    return dict(thesis_tables.SKD_SPRITES) if (method, base) == ("skd", "sprites") else {}
+
+
+def thesis_rows(dataset: str, method: str = "ssm_skd") -> dict[str, dict[str, float]]:
+    """The thesis's accuracies under the names of our rows; a re-render is compared with the original.
+
+    It has none for SKD.
+    """
+    base = dataset.removesuffix("_rerender")
+    if method != "ssm_skd" or base not in thesis_tables.STATIC_SWAP:
         return {}
     rows = {"static swap": thesis_tables.STATIC_SWAP[base], "dynamic swap": thesis_tables.DYNAMIC_SWAP[base]}
     return rows | {f"retain {f}": row for f, row in thesis_tables.FACTORIAL[base].items()}

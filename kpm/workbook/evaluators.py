@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kpm import paths
+from kpm.errors import UserError
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
@@ -18,21 +19,26 @@ _SWAPS = dict.fromkeys(("D_sd", "D_mf"), 0.004)  # what the draw of partners and
 
 
 def autoencoder(result: Result) -> dict[str, float]:
-    """Reconstruction and prediction on the result's own split; the scores of swaps with the partition it has found."""
+    """Reconstruction on the result's own split; the scores of swaps, by the judge and the partition they came from."""
     assert result.checkpoint is not None
     model, meta = checkpoint.load_model(paths.root() / result.checkpoint.file)
     data = films(meta, result.split)
     found = dataclasses.asdict(reconstruction(model, data))
     if "D_sd" in result.metrics:
         details = result.details or {}
-        partition = {f: tuple(c) for f, c in details["partition"].items()}
-        asked = dict(details["config"])
-        components = asked.pop("components")
-        config = dataclasses.replace(SwapConfig(**asked), repeats=_REPEATS)
-        scores = judged(model, find_judge(data, ""), data, data, config, components=components, partition=partition)
-        errors = prediction(model, data)
+        how = details["how"]
+        referee, about = find_judge(data, how["judge"]["file"].removesuffix(".safetensors"))
+        if about["sha256"] != how["judge"]["sha256"]:
+            raise UserError(f"{about['file']} is not the judge that gave these scores; evaluate again with --save")
+        # Modes near 1 may change places in the last digits of another processor, so their partition is found anew.
+        shared = model.config.scope == "batch"
+        partition = None if shared else {f: tuple(c) for f, c in details["partition"].items()}
+        config = dataclasses.replace(SwapConfig(**details["config"]), repeats=_REPEATS)
+        scores = judged(model, referee, data, data, config, _REPEATS, components=how["components"], partition=partition)
         found |= {"D_sd": scores.d_sd, "D_mf": scores.d_mf}
-        found |= {k: getattr(errors, k) for k in ("ambient_one_step", "ambient_rollout")}
+        if "ambient_rollout" in result.metrics:
+            errors = prediction(model, data)
+            found |= {k: getattr(errors, k) for k in ("ambient_one_step", "ambient_rollout")}
     return found
 
 
@@ -43,9 +49,9 @@ def judge(result: Result) -> dict[str, float]:
     return measured(model, films(meta, result.split))
 
 
-for _dataset in ("sprites", "dsprites_rerender", "moving_dsprites_rerender", "shapes3d_rerender"):
-    evaluator(f"judge_{_dataset}", tolerance=5e-4)(judge)
-for _method in ("skd", "ssm_skd"):
-    for _dataset in ("sprites", "dsprites", "moving_dsprites", "shapes3d"):
-        # Float32 convolutions differ in the last digits between processors.
-        evaluator(f"{_method}_{_dataset}", tolerance=1e-3, absolute=_SWAPS)(autoencoder)
+for _dataset in ("sprites", "dsprites", "moving_dsprites", "shapes3d"):
+    for _name in dict.fromkeys((_dataset, _dataset if _dataset == "sprites" else f"{_dataset}_rerender")):
+        evaluator(f"judge_{_name}", tolerance=5e-4, absolute={"accuracy_test_spoilt": 3e-3})(judge)
+        for _method in ("skd", "ssm_skd"):
+            # Float32 convolutions differ in the last digits between processors.
+            evaluator(f"{_method}_{_name}", tolerance=1e-3, absolute=_SWAPS)(autoencoder)

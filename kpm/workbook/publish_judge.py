@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kpm import paths
+from kpm import files, paths
 from kpm.datasets.base import SequenceDataset
 from kpm.environment import Environment
 from kpm.errors import UserError
@@ -34,16 +34,19 @@ def publish_judge(run: Path, name: str, split: str, replace: bool) -> Result:
     if target.exists() and not replace and target.resolve() != run.resolve():
         raise UserError(f"{target.name} is shipped already; give --replace or another --name")
     data = films(meta, split)
+    if _rows(data) & _rows(films(meta, learnt["split"])):
+        raise UserError(f"split: the judge has learnt films of {split!r}, so it cannot be tried on them")
+    figures = measured(judge, data)
     if target.resolve() != run.resolve():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run, target)
+        with files.atomic(target) as part:
+            shutil.copyfile(run, part)
     machine = Environment.from_dict(meta["environment"])
     result = Result(
         name=name,
         dataset=data.name,
         source=data.source,
         split=split,
-        metrics=measured(judge, data),
+        metrics=figures,
         paper={},
         seeds=[meta["train"]["seed"]],
         steps=meta["progress"]["step"],
@@ -57,6 +60,11 @@ def publish_judge(run: Path, name: str, split: str, replace: bool) -> Result:
     )
     results.save(result)
     return result
+
+
+def _rows(data: SequenceDataset) -> set[tuple[int, ...]]:
+    """The films of a split by their labels."""
+    return set(zip(*(values.tolist() for values in data.factors.values())))
 
 
 def measured(judge: Judge, data: SequenceDataset) -> dict[str, float]:

@@ -112,6 +112,10 @@ def test_what_cannot_be_measured_is_refused_in_one_line():
         measure(model, judge({"colour": 3, "hat": 2}), data, KEEPS, CONFIG)
     with pytest.raises(UserError, match="the judge knows 4 classes of factor 'colour', 'noise' has 3"):
         measure(model, judge({"colour": 4, "way": 2}), data, KEEPS, CONFIG)
+    with pytest.raises(ValueError, match=r"keeps\[1\].static: no component 9, there are 9"):
+        measure(model, judge(), data, [STATIC_SWAP, Keep((9,), False)], CONFIG)
+    with pytest.raises(UserError, match="films: expected at least the 256 of a batch, got 7"):
+        SwapConfig(films=7)
     with pytest.raises(UserError, match="repeats must be at least 2"):
         SwapConfig(repeats=1)
     with pytest.raises(UserError, match="a film needs a partner; got 1"):

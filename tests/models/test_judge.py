@@ -10,8 +10,9 @@ from scipy.ndimage import gaussian_filter
 from kpm.errors import UserError
 from kpm.models.inference import for_inference
 from kpm.training import checkpoint
-from kpm.training.augment import augment, blur, cross_entropy
+from kpm.training.augment import augment, blur
 from kpm.training.judge import JudgeTrainConfig, accuracies, train_judge
+from kpm.training.losses import cross_entropy
 from tests.metrics.toys import autoencoder, films, judge
 
 

@@ -64,8 +64,15 @@ def test_its_scores_go_into_the_results_file_beside_what_is_there(home, capsys, 
     assert result.metrics["mse"] == 0.5 and {"D_sd", "D_sd_se", "D_mf", "D_mf_se"} < set(result.metrics)
     assert result.paper == {}  # the thesis has no puppets
     assert set(result.details["rows"]) >= {"static swap", "dynamic swap", "retain nothing", "retain skin"}
-    with pytest.raises(UserError, match="only what a shipped checkpoint does on the test split"):
+    assert result.details["how"]["judge"]["file"] == "judge_puppets.safetensors"
+    assert not any(k.startswith("ambient") for k in result.metrics)  # of one operator per film: the reconstruction
+    with pytest.raises(UserError, match=r"ssm_skd_puppets.json is on puppets \(synthetic\), test"):
         evaluate.evaluate_command("ssm_skd_puppets", split="validation", save=True)
+    with pytest.raises(UserError, match="only the published procedure"):
+        evaluate.evaluate_command("ssm_skd_puppets", fast=True, save=True)
+    checkpoint.save_model(path, autoencoder(seed=5), checkpoint.read(path)[1])
+    with pytest.raises(UserError, match="is of other weights"):
+        evaluate.evaluate_command("ssm_skd_puppets", save=True)
 
 
 @pytest.fixture
@@ -114,4 +121,31 @@ def test_a_model_of_real_films_is_not_judged_on_a_stand_in(home):
 def test_thesis_rows_stand_beside_a_re_render():
     rows = evaluate.thesis_rows("shapes3d_rerender")
     assert rows["retain floor"] == thesis_tables.FACTORIAL["shapes3d"]["floor"]
-    assert evaluate.thesis_rows("puppets") == {}
+    assert evaluate.thesis_rows("puppets") == {} and evaluate.thesis_scores("puppets", "ssm_skd") == {}
+
+
+def test_skd_is_not_compared_with_the_numbers_of_ssm_skd():
+    assert evaluate.thesis_rows("sprites", "skd") == {}
+    assert evaluate.thesis_scores("sprites", "skd") == {"D_sd": 0.9981, "D_mf": 0.9276}
+    assert evaluate.thesis_scores("dsprites_rerender", "skd") == {}
+    assert evaluate.thesis_scores("dsprites_rerender", "ssm_skd") == {"D_sd": 0.9491, "D_mf": 0.9142}
+
+
+def test_every_shipped_model_is_measured_again_by_check():
+    from kpm.workbook import evaluators  # noqa: F401 - registers
+
+    shipped = [r.name for r in results.load_all() if r.checkpoint]
+    assert shipped and set(shipped) <= set(results.EVALUATORS)
+
+
+def test_skd_is_evaluated_by_modes_found_on_the_films_themselves():
+    from kpm.metrics.evaluation import evaluate as judge_it
+    from kpm.metrics.swaps import SwapConfig
+    from tests.metrics.toys import Binning, films
+
+    model, data = autoencoder("batch", latent_dim=6, static_size=3), films(24)
+    found = judge_it(model, Binning({"colour": 3, "way": 2}), data, films(12), SwapConfig(repeats=2, batch_size=6))
+    assert found.explored_on == "test" and 0 <= found.d_sd <= 1 and 0 <= found.d_mf <= 1
+    assert len(found.exploration.gain) == len(found.partition["colour"]) + len(found.exploration.rest) <= 3
+    with pytest.raises(ValueError, match="partition: expected the factors colour, got none"):
+        judge_it(model, Binning({"colour": 3, "way": 2}), data, partition={})
