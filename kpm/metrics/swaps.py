@@ -164,6 +164,8 @@ def measure(
     truth = _truth(judge, data, factors, config.reference)
     mask = torch.tensor([[k.static is None or c in k.static for c in range(parts.components)] for k in keeps])
     mask = mask.to(device)
+    # Where a film keeps everything there are no partners to draw: once is enough.
+    whole = [i for i, k in enumerate(keeps) if k.dynamic and bool(mask[i].all())]
     found = np.zeros((3, len(keeps), len(factors), config.repeats))
     bar = tqdm(
         total=config.repeats * batches * len(keeps), unit="swap", disable=not progress, desc="swaps", leave=False
@@ -181,9 +183,11 @@ def measure(
                 mixed = own.mix(first, second, weight[0] / weight.sum(0))
             target = truth[:, index]
             for i, keep in enumerate(keeps):
-                latents = own.combine(mixed, mask[i], keep.dynamic)
-                found[:, i, :, repeat] += _judged(model, judge, latents, target, factors)
+                if not (repeat and i in whole):
+                    latents = own.combine(mixed, mask[i], keep.dynamic)
+                    found[:, i, :, repeat] += _judged(model, judge, latents, target, factors)
                 bar.update()
+        found[:, whole, :, repeat] = found[:, whole, :, 0]
     bar.close()
     return SwapScores(factors, *(found / films), films)
 
