@@ -77,7 +77,8 @@ def publish_command(
         commit=machine.commit,
         environment=machine,
         notes=notes,
-        curve=[
+        curve=_before(name, progress["before_steps"])
+        + [
             {
                 "step": e["step"] + progress["before_steps"],
                 "wall_s": e["wall_s"] + progress["before_wall_s"],
@@ -91,3 +92,11 @@ def publish_command(
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
     print("kpm results --readme renews the table")
     return 0
+
+
+def _before(name: str, steps: int) -> list:
+    """The curve up to the weights a run started from, if they are those shipped under its name until now."""
+    if not steps or not (paths.results() / f"{name}.json").is_file():
+        return []
+    shipped = results.load(name)
+    return list(shipped.curve or []) if shipped.steps == steps else []

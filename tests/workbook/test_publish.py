@@ -78,3 +78,16 @@ def test_a_judge_is_shipped_with_what_it_gets_right(home):
     assert result.command == "kpm train judge --dataset puppets --width 2 --steps 2 --batch-size 4"
     with pytest.raises(UserError, match="shipped already; give --replace"):
         publish.publish_command(run, split="validation")
+
+
+def test_the_curve_of_weights_that_went_on_goes_on(trained, home):
+    publish.publish_command(trained, name="try")
+    first = results.load("try")
+    flags = "--dataset puppets --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --steps 2"
+    again = home / "runs" / "again"
+    assert cli.main(["train", "ssm-skd", *flags.split(), "--init", "try", "--no-progress", "--out", str(again)]) == 0
+    publish.publish_command(again, name="try", replace=True)
+    second = results.load("try")
+    assert list(second.curve[: len(first.curve)]) == list(first.curve)
+    steps = [p["step"] for p in second.curve[len(first.curve) :]]
+    assert steps and min(steps) > first.steps and second.steps >= first.steps + 1
