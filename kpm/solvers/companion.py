@@ -55,16 +55,25 @@ def solve(z: Tensor) -> tuple[Tensor, Tensor]:
     if time - 1 > dim:
         raise ValueError(f"z: {time} frames in {dim} dimensions; the companion form needs time - 1 <= dim")
     device, z = z.device, z.cpu()  # many small problems, in one transfer
-    q, r = torch.linalg.qr(z[..., :-1, :].mT)  # X0 = r^T q^T
-    diagonal = r.detach().diagonal(dim1=-2, dim2=-1).abs()
+    # X0 = r^T q^T, and the last column of the factor of [X0^T z[T-1]^T] is q^T z[T-1]^T: q itself is not needed.
+    factor = torch.linalg.qr(z.detach().mT, mode="r").R[..., : time - 1, :]
+    r = factor[..., :-1]
+    diagonal = r.diagonal(dim1=-2, dim2=-1).abs()
     dependent = diagonal.amin(-1) <= diagonal.amax(-1) * torch.finfo(z.dtype).eps * dim
     if dependent.any():
         # Frames that make no trouble stand in for these, so that neither values nor gradients become NaN.
         stand_in = torch.eye(time, dim, dtype=z.dtype, device=z.device)
         c, _ = solve(torch.where(dependent[..., None, None], stand_in, z))
         return torch.where(dependent.unsqueeze(-1), 0, c).to(device), dependent.to(device)
-    c = torch.linalg.solve_triangular(r, q.mT @ z[..., -1:, :].mT, upper=True).squeeze(-1)
-    return c.to(device), dependent.to(device)
+    c = torch.linalg.solve_triangular(r, factor[..., -1:], upper=True).mT
+    if z.requires_grad:
+        # One step of Newton on the normal equations (z[T-1] - c X0) X0^T = 0, from their solution: adds nothing to the
+        # value, and has the gradient of the implicit function.
+        past = z[..., :-1, :]
+        slope = (z[..., -1:, :] - c @ past) @ past.mT
+        back = torch.linalg.solve_triangular(r, slope - slope.detach(), upper=True, left=False)
+        c = c + torch.linalg.solve_triangular(r.mT, back, upper=False, left=False)
+    return c.squeeze(-2).to(device), dependent.to(device)
 
 
 def matrix(c: Tensor) -> Tensor:
