@@ -6,6 +6,7 @@ draws, which is another dataset under another name ([SSM-SKD] sec. 4.2; Matthey 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -120,42 +121,69 @@ def published(root: Path | None = None) -> Path:
     return path
 
 
-@functools.lru_cache(maxsize=2)
-def _painter(path: Path | None) -> Painter:
-    """Paints from the published file at `path`, or from our own pictures."""
-    return Painter(pictures_of(path), tuple((place,) * FRAMES for place in PLACES))
+@dataclasses.dataclass(frozen=True)
+class Films:
+    """What tells dSprites and Moving dSprites apart, and the datasets of it.
+
+    Attributes
+    ----------
+    name, description : str
+        Of the films from published pictures; those from our own are called NAME_rerender.
+    factor_sizes : dict of str to int
+    static, dynamic : tuple of str
+    tracks : dict of str to sequence of int
+        Positions, of 32, at each of the eight frames, for each class of x and of y.
+    split_factors : callable
+        Labels of a split's films.
+    """
+
+    name: str
+    description: str
+    factor_sizes: dict[str, int]
+    static: tuple[str, ...]
+    dynamic: tuple[str, ...]
+    tracks: dict[str, Sequence[int]]
+    split_factors: Callable[[str], dict[str, Tensor]]
+
+    def load(self, split: str = "train", root: Path | None = None) -> SequenceDataset:
+        """Films of the published pictures; `root` is a folder for downloads other than the usual cache."""
+        pick("split", split, SPLITS)
+        path = published(root)
+        pictures = functools.partial(dsprites_files.table, path)
+        return self._dataset(split, self.name, "real", pictures, self.description)
+
+    def load_rerender(self, split: str = "train") -> SequenceDataset:
+        """The same films of pictures drawn by `kpm.datasets.dsprites_renderer`."""
+        pick("split", split, SPLITS)
+        text = self.description + "; pictures drawn by kpm after dSprites"
+        return self._dataset(split, f"{self.name}_rerender", "re-render", dsprites_renderer.table, text)
+
+    def _dataset(
+        self, split: str, name: str, source: str, pictures: Callable[[], np.ndarray], description: str
+    ) -> SequenceDataset:
+        tracks = tuple(self.tracks)
+        return SequenceDataset(
+            name=name,
+            source=source,
+            split=split,
+            factors=self.split_factors(split),
+            factor_sizes=self.factor_sizes,
+            static=self.static,
+            dynamic=self.dynamic,
+            shape=(FRAMES, 3, SIZE, SIZE),
+            compose=Painter(pictures, tuple(self.tracks.values())),
+            class_names={**class_names(), "x": tracks, "y": tracks},
+            description=description,
+        )
 
 
-def pictures_of(path: Path | None) -> Callable[[], np.ndarray]:
-    """What gives a `Painter` its pictures: the published file at `path`, or our renderer for None."""
-    return functools.partial(dsprites_files.table, path) if path else dsprites_renderer.table
-
-
-def _dataset(path: Path | None, split: str) -> SequenceDataset:
-    places = tuple(map(str, PLACES))
-    return SequenceDataset(
-        name="dsprites" if path else "dsprites_rerender",
-        source="real" if path else "re-render",
-        split=split,
-        factors=split_factors(split),
-        factor_sizes=FACTOR_SIZES,
-        static=("color", "shape", "x", "y"),
-        dynamic=("scale",),
-        shape=(FRAMES, 3, SIZE, SIZE),
-        compose=_painter(path),
-        class_names={**class_names(), "x": places, "y": places},
-        description="a coloured shape that grows and shrinks in one place; ten scale trajectories"
-        + ("" if path else "; pictures drawn by kpm after dSprites"),
-    )
-
-
-def load(split: str = "train", root: Path | None = None) -> SequenceDataset:
-    """Films of the published pictures; `root` is a folder for downloads other than the usual cache."""
-    pick("split", split, SPLITS)
-    return _dataset(published(root), split)
-
-
-def load_rerender(split: str = "train") -> SequenceDataset:
-    """The same films of pictures drawn by `kpm.datasets.dsprites_renderer`."""
-    pick("split", split, SPLITS)
-    return _dataset(None, split)
+_FILMS = Films(
+    name="dsprites",
+    description="a coloured shape that grows and shrinks in one place; ten scale trajectories",
+    factor_sizes=FACTOR_SIZES,
+    static=("color", "shape", "x", "y"),
+    dynamic=("scale",),
+    tracks={str(place): (place,) * FRAMES for place in PLACES},
+    split_factors=split_factors,
+)
+load, load_rerender = _FILMS.load, _FILMS.load_rerender
