@@ -12,10 +12,11 @@ from kpm.analysis.greedy_exploration import Exploration, explore
 from kpm.datasets.base import SequenceDataset
 from kpm.metrics.disentanglement import d_mf, d_sd, mean_se
 from kpm.metrics.swaps import DYNAMIC_SWAP, NOTHING, STATIC_SWAP, Keep, SwapConfig, SwapScores, measure
+from kpm.models.channel_basis import ChannelBasis
 from kpm.models.inference import for_inference
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
-from kpm.models.parts import take_apart
+from kpm.models.parts import Parts, take_apart
 
 _AS_IT_IS = "reconstruction"  # nothing swapped: what judge and decoder do by themselves
 
@@ -88,6 +89,7 @@ def evaluate(
     exploration_repeats: int | None = None,
     dtype: torch.dtype = torch.float32,
     components: str = "auto",
+    basis: ChannelBasis | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measure everything on `data`.
@@ -106,6 +108,8 @@ def evaluate(
         Of the decoder's and the judge's convolutions.
     components : {"auto", "modes", "channels"}
         What the static components are, see `kpm.models.parts.take_apart`.
+    basis : ChannelBasis, optional
+        Axes whose coordinates the static components are, instead of the channels themselves.
 
     Raises
     ------
@@ -113,13 +117,18 @@ def evaluate(
         As `kpm.metrics.swaps.measure` does.
     """
     config, began = config or SwapConfig(), time.monotonic()
-    parts = take_apart(model, data, components)
+
+    def components_of(films: SequenceDataset) -> Parts:
+        parts = take_apart(model, films, components)
+        return parts if basis is None else basis.apply(parts)
+
+    parts = components_of(data)
     fast, fast_judge = for_inference(model, dtype), for_inference(judge, dtype)
     found, explored_on = None, "given"
     if partition is None:
         where, its_parts = data, parts
-        if explore_on is not None and parts.modes is None:
-            where, its_parts = explore_on, take_apart(model, explore_on, components)
+        if explore_on is not None and (parts.modes is None or basis is not None):
+            where, its_parts = explore_on, components_of(explore_on)
         # Draws of its own: on the same films the partition must not be judged by the draws that chose it.
         repeats = config.repeats if exploration_repeats is None else exploration_repeats
         asked = dataclasses.replace(config, repeats=repeats, seed=config.seed + 1)

@@ -18,13 +18,15 @@ from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.representation import dci, mig, sap
 from kpm.metrics.swaps import SwapConfig
+from kpm.models.channel_basis import ChannelBasis, independent_channels
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
-from kpm.models.parts import latents
+from kpm.models.parts import latents, take_apart
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
 _FAST = 3  # repeats
+_BASIS_FILMS = 4096
 _MOST = 2560  # films per repeat, of splits that have more than twice as many; Sprites has 2664
 METHODS = {"batch": "skd", "sequence": "ssm_skd"}
 
@@ -39,7 +41,7 @@ def evaluate_command(
     batch_size: int = 256,
     partner: Literal["mixture", "instance"] = "mixture",
     reference: Literal["label", "judge"] = "label",
-    components: Literal["auto", "modes", "channels"] = "auto",
+    components: Literal["auto", "modes", "channels", "independent"] = "auto",
     seed: int = 7253,
     fast: bool = False,
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
@@ -60,7 +62,8 @@ def evaluate_command(
         batch_size: Films that exchange parts.
         partner: Take from a convex combination of two films or from one.
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
-        components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD.
+        components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD, and so do
+            independent axes, which a component analysis of the training films' channels finds.
         seed: Of partners and weights.
         fast: Three repeats throughout, to get an idea.
         precision: Of decoder and judge; auto probes whether bf16 is faster here.
@@ -75,11 +78,12 @@ def evaluate_command(
     data = films(meta, split)
     most = _MOST if len(data) > 2 * _MOST else None
     config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed, most)
-    as_published = (partner, reference, components) == ("mixture", "label", "auto")
+    as_published = (partner, reference) == ("mixture", "label") and components in ("auto", "independent")
     if save:
         _check_save(path, data, as_published and not fast and not judge)
     referee, about_judge = find_judge(data, judge, where)
     precision = hardware.faster_precision(where) if precision == "auto" else precision
+    basis = independent_basis(model, films(meta, "train"), seed) if components == "independent" else None
     found = judged(
         model,
         referee,
@@ -88,7 +92,8 @@ def evaluate_command(
         config,
         exploration_repeats=_FAST if fast else exploration_repeats,
         precision=precision,
-        components=components,
+        components="channels" if basis else components,
+        basis=basis,
         progress=progress,
     )
     method = METHODS[model.config.scope]
@@ -107,7 +112,9 @@ def evaluate_command(
     print(f"time-averaged latents (forests and thresholds of {learn_from}, read on {split}): {others}")
     files.write_json(target, plain)
     print(f"written to {target.name}; {found.wall_s:.0f} s")
-    if save:
+    if save and basis:
+        store_independent(path.stem, found, plain, basis)
+    elif save:
         store(path.stem, found, data, plain, method)
     return 0
 
@@ -158,6 +165,17 @@ def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, 
     print(f"{name}.json has them; kpm results --readme renews the table")
 
 
+def store_independent(name: str, found: Evaluation, plain: dict[str, Any], basis: ChannelBasis) -> None:
+    """Add the D_mf of independent axes, and the axes, to the results file `name`; the thesis has no such."""
+    result = results.load(name)
+    scores = {"D_mf_independent": round(found.d_mf, 6), "D_mf_independent_se": round(found.d_mf_se, 6)}
+    tables = ("rows", "rows_se", "partition", "explored_on", "films", "repeats", "exploration", "how", "config")
+    independent = {k: plain[k] for k in tables} | {"analysis": basis.analysis.tolist()}
+    details = {**(result.details or {}), "independent": independent}
+    results.save(dataclasses.replace(result, metrics={**result.metrics, **scores}, details=details))
+    print(f"{name}.json has D_mf_independent")
+
+
 def judged(
     model: KoopmanAutoencoder,
     judge: Judge,
@@ -169,6 +187,7 @@ def judged(
     components: str = "auto",
     progress: bool = False,
     partition: dict[str, tuple[int, ...]] | None = None,
+    basis: ChannelBasis | None = None,
 ) -> Evaluation:
     """`kpm.metrics.evaluation.evaluate` in the precision that is faster on this machine."""
     where = next(model.parameters()).device
@@ -176,7 +195,15 @@ def judged(
     if where.type == "cpu":
         hardware.keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    return evaluate(model, judge, data, explore_on, config, partition, exploration_repeats, dtype, components, progress)
+    return evaluate(
+        model, judge, data, explore_on, config, partition, exploration_repeats, dtype, components, basis, progress
+    )
+
+
+def independent_basis(model: KoopmanAutoencoder, data: SequenceDataset, seed: int = 7253) -> ChannelBasis:
+    """Independent axes from (at most so many of) the training films `data`, without their labels."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:_BASIS_FILMS]
+    return independent_channels(take_apart(model, data.subset(chosen), "channels"), seed)
 
 
 def find(name: str) -> Path:

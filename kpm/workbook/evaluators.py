@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from kpm import paths
 from kpm.errors import UserError
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
+from kpm.models.channel_basis import ChannelBasis
 from kpm.training import checkpoint
 from kpm.workbook.evaluate import films, find_judge, judged
 from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
 
 _REPEATS = 3  # of the 25: minutes instead of a quarter of an hour
-_SWAPS = dict.fromkeys(("D_sd", "D_mf"), 0.004)  # what the draw of partners and bf16 can change at so few repeats
+# What the draw of partners and bf16 can change at so few repeats.
+_SWAPS = dict.fromkeys(("D_sd", "D_mf", "D_mf_independent"), 0.004)
 
 
 def autoencoder(result: Result) -> dict[str, float]:
@@ -36,6 +40,14 @@ def autoencoder(result: Result) -> dict[str, float]:
         config = dataclasses.replace(SwapConfig(**details["config"]), repeats=_REPEATS)
         scores = judged(model, referee, data, data, config, _REPEATS, components=how["components"], partition=partition)
         found |= {"D_sd": scores.d_sd, "D_mf": scores.d_mf}
+        if "D_mf_independent" in result.metrics:
+            turned = details["independent"]
+            basis = ChannelBasis.of(torch.tensor(turned["analysis"]))
+            partition = {f: tuple(c) for f, c in turned["partition"].items()}
+            scores = judged(
+                model, referee, data, data, config, _REPEATS, components="channels", partition=partition, basis=basis
+            )
+            found |= {"D_mf_independent": scores.d_mf}
         if "ambient_rollout" in result.metrics:
             errors = prediction(model, data)
             found |= {k: getattr(errors, k) for k in ("ambient_one_step", "ambient_rollout")}

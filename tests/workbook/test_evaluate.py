@@ -75,6 +75,36 @@ def test_its_scores_go_into_the_results_file_beside_what_is_there(home, capsys, 
         evaluate.evaluate_command("ssm_skd_puppets", save=True)
 
 
+def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own(home, environment_stub, monkeypatch):
+    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
+    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
+    argv = ["evaluate", "ssm_skd_puppets", "--components", "independent", "--batch-size", "32", *FLAGS]
+    with pytest.raises(ValueError, match="64 films are too few for 9 x 9 axes"):
+        cli.main(argv)
+    few, asked = datasets.load, []
+
+    def load(name, split, source):
+        asked.append(split)
+        data = few(name, split, source)
+        return data.subset(torch.arange(len(data)).repeat(2)) if split == "train" else data
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert cli.main([*argv, "--save"]) == 0
+    assert "train" in asked
+    result = results.load("ssm_skd_puppets")
+    assert result.metrics["mse"] == 0.5 and "D_sd" not in result.metrics
+    found = result.details["independent"]
+    off = [
+        abs(found["rows"][f"retain {f}"][g] - (1 if f == g else 1 / n))
+        for f in CLASSES
+        for g, n in CLASSES.items()
+        if f != "action"
+    ]
+    assert result.metrics["D_mf_independent"] == pytest.approx(1 - sum(off) / 20, abs=1e-6)
+    assert torch.tensor(found["analysis"]).shape == (9, 9)
+    assert found["how"]["components"] == "independent"
+
+
 @pytest.fixture
 def environment_stub():
     from kpm import environment

@@ -1,0 +1,82 @@
+"""Axes for the static latent space in which its channels vary independently of one another.
+
+Encoder and decoder of SSM-SKD can turn the latent space as they like: nothing in the losses prefers one set of axes to
+another, so that a factor may lie across all channels. The films, on the other hand, combine their factors freely.
+Independent component analysis finds the axes along which the static vectors of the training films are as independent as
+a linear map can make them; it sees no labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import torch
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from kpm.models.parts import Parts
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelBasis:
+    """Coordinates ``static @ analysis`` and the way back, ``coordinates @ synthesis``.
+
+    Attributes
+    ----------
+    analysis, synthesis : Tensor
+        float32 ``(K, K)``, inverse to one another.
+    """
+
+    analysis: Tensor
+    synthesis: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.analysis)
+        if self.analysis.shape != (k, k) or self.synthesis.shape != (k, k):
+            shapes = tuple(self.analysis.shape), tuple(self.synthesis.shape)
+            raise ValueError(f"analysis, synthesis: expected two (K, K) matrices, got {shapes[0]} and {shapes[1]}")
+
+    @classmethod
+    def of(cls, analysis: Tensor) -> ChannelBasis:
+        """With the inverse of `analysis`, which must have one."""
+        return cls(analysis.float(), torch.linalg.inv(analysis.double()).float())
+
+    def apply(self, parts: Parts) -> Parts:
+        """The same static parts with one component per coordinate instead of one per channel."""
+        if parts.static.shape[-1] != len(self.analysis):
+            raise ValueError(f"parts: expected {len(self.analysis)} channels, got {parts.static.shape[-1]}")
+        coordinates = parts.static @ self.analysis.to(parts.static)
+        modes = coordinates.unsqueeze(-1) * self.synthesis.to(parts.static)
+        return dataclasses.replace(parts, modes=modes)
+
+
+def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
+    """Independent component analysis (FastICA) of the time-averaged static parts of many films.
+
+    Parameters
+    ----------
+    parts : Parts
+        Of training films, several hundred at least; their labels are not looked at.
+    seed : int
+        Of the iteration's start.
+
+    Raises
+    ------
+    ValueError
+        For fewer films than channels squared, too few for as many numbers, or static parts without full rank.
+    """
+    vectors = parts.static.double().mean(1).cpu()
+    films, k = vectors.shape
+    if films < k * k:
+        raise ValueError(f"parts: {films} films are too few for {k} x {k} axes")
+    spread = torch.linalg.svdvals(vectors - vectors.mean(0))
+    if spread[-1] <= 1e-5 * spread[0]:  # of float32 latents nothing smaller is known
+        raise ValueError(f"parts: the static parts of {films} films span fewer than {k} dimensions")
+    analysis = FastICA(k, whiten="unit-variance", random_state=seed, max_iter=1000)
+    with warnings.catch_warnings():
+        # Where several channels share one factor no axes among them are best, and it goes on turning there.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        analysis.fit(vectors.numpy())
+    return ChannelBasis.of(torch.from_numpy(analysis.components_.T.copy()))

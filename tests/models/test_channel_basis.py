@@ -1,0 +1,67 @@
+"""Independent axes: they find sources that were mixed, keep the static part as it is, and refuse too little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kpm.models.channel_basis import ChannelBasis, independent_channels
+from kpm.models.parts import Parts
+
+
+def parts_of(vectors: torch.Tensor) -> Parts:
+    static = vectors.float()[:, None].expand(-1, 8, -1).contiguous()
+    return Parts(static, torch.randn(static.shape), torch.ones(len(vectors), 1))
+
+
+@pytest.fixture
+def mixed() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four independent sources of six values each, and what a random matrix makes of them."""
+    rng = np.random.default_rng(3)
+    sources = rng.integers(0, 6, (3000, 4)) - 2.5
+    return torch.tensor(sources), torch.tensor(sources @ rng.normal(size=(4, 4)) + rng.normal(size=4))
+
+
+def test_each_axis_is_one_source(mixed):
+    sources, vectors = mixed
+    basis = independent_channels(parts_of(vectors))
+    found = vectors @ basis.analysis.double()
+    correlation = np.abs(np.corrcoef(sources.T, found.T)[:4, 4:])
+    np.testing.assert_allclose(np.sort(correlation, 1)[:, -1], 1, atol=5e-3)
+    assert sorted(correlation.argmax(1).tolist()) == [0, 1, 2, 3]
+    # the channels as they are mix them: this is no test that anything passes
+    assert np.abs(np.corrcoef(sources.T, vectors.T)[:4, 4:]).max(1).min() < 0.95
+
+
+def test_components_sum_to_the_static_part_and_keep_or_swap_one_by_one(mixed):
+    _, vectors = mixed
+    parts = parts_of(vectors[:1000])
+    basis = independent_channels(parts)
+    turned = basis.apply(parts)
+    assert turned.components == 4
+    torch.testing.assert_close(turned.modes.sum(2), parts.static, rtol=1e-4, atol=1e-4)
+    a, b = turned.take(torch.tensor([0])), turned.take(torch.tensor([1]))
+    swapped = a.combine(b, torch.tensor([True, False, False, False]), dynamic=False) - b.dynamic
+    coordinates = swapped @ basis.analysis
+    theirs, mine = b.static @ basis.analysis, a.static @ basis.analysis
+    torch.testing.assert_close(coordinates[..., 0], mine[..., 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(coordinates[..., 1:], theirs[..., 1:], rtol=1e-3, atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_axes(mixed):
+    parts = parts_of(mixed[1])
+    assert torch.equal(independent_channels(parts, 1).analysis, independent_channels(parts, 1).analysis)
+
+
+def test_too_few_films_or_dimensions_are_refused(mixed):
+    _, vectors = mixed
+    with pytest.raises(ValueError, match="15 films are too few for 4 x 4 axes"):
+        independent_channels(parts_of(vectors[:15]))
+    with pytest.raises(ValueError, match="span fewer than 5 dimensions"):
+        independent_channels(parts_of(torch.cat([vectors, vectors[:, :1] + vectors[:, 1:2]], 1)))
+    basis = independent_channels(parts_of(vectors))
+    with pytest.raises(ValueError, match="expected 4 channels, got 3"):
+        basis.apply(parts_of(vectors[:, :3]))
+    with pytest.raises(ValueError, match=r"got \(4, 4\) and \(3, 3\)"):
+        ChannelBasis(torch.eye(4), torch.eye(3))
