@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -18,14 +18,22 @@ from torch import Tensor, nn
 
 from kpm import environment, files
 from kpm.errors import UserError
+from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
+from kpm.models.sentiment import SentimentConfig, SentimentNet
 
 FORMAT = "kpm-1"
 _MODELS = {
-    "KoopmanAutoencoder": lambda config: KoopmanAutoencoder(KoopmanAutoencoderConfig(**config)),
-    "Judge": lambda config: Judge(JudgeConfig(**config)),
+    model.__name__: (model, config)
+    for model, config in (
+        (KoopmanAutoencoder, KoopmanAutoencoderConfig),
+        (Judge, JudgeConfig),
+        (SentimentNet, SentimentConfig),
+        (BeatAutoencoder, BeatAutoencoderConfig),
+    )
 }
+M = TypeVar("M", bound=nn.Module)
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
@@ -91,20 +99,22 @@ def save_model(
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KoopmanAutoencoder, dict[str, Any]]:
-    """The model of a checkpoint in eval mode, float32, and the checkpoint's meta."""
-    return _load(path, device, "KoopmanAutoencoder")
+    """The Koopman autoencoder of a checkpoint, see `load_as`."""
+    return load_as(KoopmanAutoencoder, path, device)
 
 
 def load_judge(path: str | Path, device: torch.device | str = "cpu") -> tuple[Judge, dict[str, Any]]:
-    """The judge of a checkpoint in eval mode, float32, and the checkpoint's meta."""
-    return _load(path, device, "Judge")
+    """The judge of a checkpoint, see `load_as`."""
+    return load_as(Judge, path, device)
 
 
-def _load(path: str | Path, device: torch.device | str, kind: str) -> tuple[Any, dict[str, Any]]:
+def load_as(kind: type[M], path: str | Path, device: torch.device | str = "cpu") -> tuple[M, dict[str, Any]]:
+    """The model of a checkpoint in eval mode, float32, and the checkpoint's meta; `UserError` if it is another kind."""
     tensors, meta = read(path)
-    if meta.get("model") != kind:
-        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind}")
-    model = _MODELS[kind](meta["config"])
+    if meta.get("model") != kind.__name__:
+        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind.__name__}")
+    make, config = _MODELS[kind.__name__]
+    model = make(config(**meta["config"]))
     prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})

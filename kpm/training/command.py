@@ -13,7 +13,9 @@ import tyro
 from kpm import datasets, paths
 from kpm.errors import UserError, pick
 from kpm.training.config import METHODS, TrainConfig, preset
+from kpm.training.fit import FitConfig
 from kpm.training.judge import JudgeTrainConfig
+from kpm.training.tasks import TASKS
 
 
 def train_command(
@@ -91,14 +93,61 @@ def judge_command(
     return 0
 
 
+def fit_command(
+    config: Annotated[FitConfig, tyro.conf.arg(name="")],
+    quick: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    max_hours: float | None = None,
+    save_every_s: float = 120.0,
+    progress: bool = True,
+) -> int:
+    """Train a network: kpm train NAME [flags].
+
+    Args:
+        config: The run.
+        quick: A minute on two cores instead of the paper's setting.
+        out: Run folder; runs/NAME_DATASET by default.
+        resume: Go on from the folder's last checkpoint.
+        device: auto, cpu or cuda.
+        max_hours: Stop and save after so long.
+        save_every_s: Seconds between saves.
+        progress: Show a progress bar.
+    """
+    from kpm.training import hardware
+    from kpm.training.fit import fit
+
+    name, entry = next((n, e) for n, e in TASKS.items() if isinstance(config, e.config))
+    data = [datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split)]
+    about = data[0].describe()
+    out = out or paths.runs() / f"{name}_{about['name']}{'_quick' if quick else ''}"
+    print(f"{name} on {about['name']} ({about['source']}), {about['sequences']} sequences, into {out}")
+    task = entry.task(config, *data, hardware.device(device))
+    result = fit(
+        task,
+        config,
+        out,
+        resume=resume,
+        max_hours=max_hours,
+        save_every_s=save_every_s,
+        progress_bar=progress,
+        title=name,
+    )
+    state = "finished" if result.finished else "stopped (go on with --resume)"
+    best = ", ".join(f"{k} {v:.4g}" for k, v in result.best.items()) or "none yet"
+    print(f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes; best on held-out data: {best}")
+    return 128 + result.signal if result.signal else 0
+
+
 def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
     """Take the method off `argv`; make the flags' defaults those of the method, the dataset and ``--quick``."""
     if not argv or argv[0].startswith("-"):
         method = "ssm-skd"
         if not {"-h", "--help"} & set(argv):
-            raise UserError(f"kpm train needs a method: one of {', '.join((*METHODS, 'judge'))}")
+            raise UserError(f"kpm train needs a method: one of {', '.join((*METHODS, 'judge', *TASKS))}")
     else:
-        method = pick("method", argv.pop(0), (*METHODS, "judge"))
+        method = pick("method", argv.pop(0), (*METHODS, "judge", *TASKS))
     if any(word.split("=")[0] == "--method" for word in argv):
         raise UserError(f"the method comes first: kpm train {method} ..., without --method")
     dataset = "sprites"
@@ -107,13 +156,21 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
             dataset = argv[i + 1]
         elif word.startswith("--dataset="):
             dataset = word.removeprefix("--dataset=")
-    default = JudgeTrainConfig(dataset=dataset) if method == "judge" else preset(method, dataset)
+    if method in TASKS:
+        default, function = TASKS[method].config(), fit_command
+    elif method == "judge":
+        default, function = JudgeTrainConfig(dataset=dataset), judge_command
+    else:
+        default, function = preset(method, dataset), train_command
     default = default.quick() if "--quick" in argv else default
-    function = judge_command if method == "judge" else train_command
 
-    # The same function with another default for its first argument, told to whoever asks for the signature.
+    # The same function with another first argument and default, told to whoever asks for the signature.
     signature = inspect.signature(function, eval_str=True)
-    given = [p.replace(default=default) if p.name == "config" else p for p in signature.parameters.values()]
+    config = Annotated[type(default), tyro.conf.arg(name="")]
+    given = [
+        p.replace(default=default, annotation=config) if p.name == "config" else p
+        for p in signature.parameters.values()
+    ]
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> int:

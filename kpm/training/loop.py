@@ -22,7 +22,7 @@ from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
 from kpm.training.config import TrainConfig, command
 from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
-from kpm.training.run_folder import RunFolder
+from kpm.training.run_folder import RunFolder, about
 from kpm.training.schedule import Plateau, average, ema_decay, twin
 from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
 
@@ -84,7 +84,7 @@ def train(
         raise UserError("the training and the validation split need at least one sequence each")
     if where.type == "cpu":
         hardware.keep_freed_memory()
-    run = RunFolder(Path(folder), config, data, resume)
+    run = RunFolder(Path(folder), config, about(*data), resume)
     with run:
         train_data, validation_data = (d.to(where) for d in data)
         tensors, meta = checkpoint.read(run.last) if run.can_resume else ({}, {})

@@ -7,17 +7,21 @@ import dataclasses
 import fcntl
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from kpm import files
-from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
-from kpm.training.config import TrainConfig
 
 # How far to train is not what a run is: it may be changed on resuming.
 _MAY_CHANGE = ("epochs", "steps")
+
+
+class Described(Protocol):
+    """A dataset that can say what it is."""
+
+    def describe(self) -> dict[str, Any]: ...
 
 
 class Log:
@@ -45,6 +49,16 @@ class Log:
         files.write_text(self.path, "".join(json.dumps(e) + "\n" for e in kept))
 
 
+def about(train: Described, validation: Described) -> dict[str, dict[str, Any]]:
+    """What a run notes of its data.
+
+    What was asked for ("sprites, auto") may have been answered with a stand-in: what counts is what was used.
+    """
+    keys = ("name", "source", "split", "sequences")
+    parts = {"train": train.describe(), "validation": validation.describe()}
+    return {part: {k: d[k] for k in keys} for part, d in parts.items()}
+
+
 class RunFolder:
     """Checks that a folder fits a config and data, holds it for this process, and knows its files.
 
@@ -55,14 +69,10 @@ class RunFolder:
         to resume from is gone, or is in use.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, data: tuple[SequenceDataset, SequenceDataset], resume: bool):
+    def __init__(self, folder: Path, config: Any, about: dict[str, dict[str, Any]], resume: bool):
         self.folder = folder
         self.plain_config = dataclasses.asdict(config)
-        # What was asked for ("sprites, auto") may have been answered with a stand-in: what counts is what was used.
-        keys = ("name", "source", "split", "sequences")
-        self.data = {
-            part: {k: d.describe()[k] for k in keys} for part, d in zip(("train", "validation"), data, strict=True)
-        }
+        self.data = about
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
         self.log = Log(folder / "log.jsonl")
         self._resume = resume

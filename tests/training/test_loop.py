@@ -170,9 +170,9 @@ def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
 
 
 def test_a_folder_in_use_is_refused(data, tmp_path):
-    from kpm.training.run_folder import RunFolder
+    from kpm.training.run_folder import RunFolder, about
 
-    with RunFolder(tmp_path / "run", small(), data, False), pytest.raises(UserError, match="in use"):
+    with RunFolder(tmp_path / "run", small(), about(*data), False), pytest.raises(UserError, match="in use"):
         run(small(), tmp_path / "run", data, resume=True)
 
 
