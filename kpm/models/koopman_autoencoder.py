@@ -35,6 +35,10 @@ class KoopmanAutoencoderConfig:
         s, how many eigenvalues are held at 1.
     dropout : float
         On the latents that are decoded for the reconstruction loss.
+    static_noise : float
+        On the same latents, in training: a random shift of each film, constant in time, of so many standard deviations
+        of the films' mean latents. What motion tells as well is then better read from the motion, so that the static
+        part need not carry it. Not in the thesis.
     width : int
         Channels of the first convolution; each further one doubles it.
     channels : int
@@ -49,6 +53,7 @@ class KoopmanAutoencoderConfig:
     hidden_dim: int = 170
     static_size: int = 1
     dropout: float = 0.2
+    static_noise: float = 0.0
     width: int = 32
     channels: int = 3
     recurrent: bool = True
@@ -155,8 +160,15 @@ class KoopmanAutoencoder(nn.Module):
         z = self.encode(frames)
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope)
-        both = self.decode(torch.cat([self.drop(z), predicted]))
+        both = self.decode(torch.cat([self._spoilt(z), predicted]))
         return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
+
+    def _spoilt(self, z: Tensor) -> Tensor:
+        z = self.drop(z)
+        if not (self.training and self.config.static_noise):
+            return z
+        spread = z.detach().mean(1, keepdim=True).std(0, correction=0, keepdim=True)
+        return z + self.config.static_noise * spread * torch.randn_like(z[:, :1])
 
     @torch.no_grad()
     def split(self, frames: Tensor) -> Split:

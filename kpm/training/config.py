@@ -34,6 +34,8 @@ class TrainConfig:
     """s, eigenvalues held at 1."""
     dropout: float = 0.2
     """On the latents of the reconstruction branch."""
+    static_noise: float = 0.0
+    """Random shift of each film's latents there, in standard deviations over films (not in the thesis)."""
     width: int = 32
     """Channels of the first convolution."""
     recurrent: bool = True
@@ -89,10 +91,10 @@ class TrainConfig:
         if self.seed >= 1 << 63:
             raise UserError(f"seed must be below 2^63, got {self.seed}")
         weights = [f.name for f in dataclasses.fields(self) if f.name.startswith("w_")]
-        for name in (*weights, "threshold", "learning_rate", "clip", "dropout", "ema", "lr_factor"):
+        for name in (*weights, "threshold", "learning_rate", "clip", "dropout", "static_noise", "ema", "lr_factor"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} must be finite, got {getattr(self, name)}")
-        for name in weights:
+        for name in (*weights, "static_noise"):
             _bounds(self, name, 0)
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
@@ -114,6 +116,7 @@ class TrainConfig:
             hidden_dim=self.hidden_dim,
             static_size=self.static_size,
             dropout=self.dropout,
+            static_noise=self.static_noise,
             width=self.width,
             channels=channels,
             recurrent=self.recurrent,

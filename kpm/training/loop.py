@@ -194,7 +194,8 @@ def start_from(name: str, model: KoopmanAutoencoder, state: Progress) -> None:
     """Give `model` the weights of a checkpoint, and note in `state` what went into them."""
     path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
     other, meta = checkpoint.load_model(path)
-    if other.config != model.config:
+    noise = {"dropout": 0.0, "static_noise": 0.0}  # no matter of sizes: they may change
+    if dataclasses.replace(other.config, **noise) != dataclasses.replace(model.config, **noise):
         raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
     model.load_state_dict(other.state_dict())
     done = meta["progress"]

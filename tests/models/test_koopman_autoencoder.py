@@ -121,3 +121,22 @@ def test_without_lstms_frames_do_not_know_of_one_another():
     with_lstm = KoopmanAutoencoder(KoopmanAutoencoderConfig(latent_dim=9, hidden_dim=10, width=4)).eval()
     z = with_lstm.encode(frames)
     assert (with_lstm.encode(frames[:, order]) - z[:, order]).abs().max() > 1e-4
+
+
+def test_static_noise_shifts_whole_films_in_training_and_only_for_the_reconstruction(monkeypatch):
+    torch.manual_seed(0)
+    config = KoopmanAutoencoderConfig(latent_dim=9, hidden_dim=10, width=4, dropout=0.0, static_noise=0.5)
+    model, frames, seen = KoopmanAutoencoder(config), torch.rand(6, 8, 3, 64, 64), []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z: decode(seen.append(z) or z))
+    for training in (True, False):
+        model.train(training)
+        latents = model(frames).latents
+        shift = (seen[-1][:6] - latents).detach()
+        torch.testing.assert_close(seen[-1][6:], latents)
+        torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), rtol=0, atol=1e-6)
+        if training:
+            size = shift[:, 0].std() / latents.detach().mean(1).std(0, correction=0).square().mean().sqrt()
+            assert 0.3 < size < 0.7
+        else:
+            assert not shift.any()
