@@ -156,15 +156,21 @@ def stuart_landau(
     if noise:
         kicks = torch.randn(steps, *z.shape, 2, generator=generator, dtype=torch.float64)
         kicks = torch.view_as_complex(kicks) * (noise * dt) ** 0.5
-    states, fade = [z], np.exp(-2 * mu * dt)
+    states = [z]
     for k in range(steps):
-        square = z.real**2 + z.imag**2
-        log_growth = -(square / mu * (1 - fade) + fade).log() / 2
-        turn = gamma * dt - beta * (mu * dt - log_growth)
-        z = z * torch.polar(log_growth.exp(), turn)
+        z = stuart_landau_flow(z, dt, mu, gamma, beta)
         z = z if kicks is None else z + kicks[k]
         states.append(z)
     return torch.stack(states, -1)
+
+
+def stuart_landau_flow(z: Tensor, dt: float, mu: float = 1.0, gamma: float = 0.9, beta: float = 0.3) -> Tensor:
+    """Exact solution without noise after a time `dt`: complex ``(*batch,) -> (*batch,)``."""
+    fade = np.exp(-2 * mu * dt)
+    square = z.real**2 + z.imag**2
+    log_growth = -(square / mu * (1 - fade) + fade).log() / 2
+    turn = gamma * dt - beta * (mu * dt - log_growth)
+    return z * torch.polar(log_growth.exp(), turn)
 
 
 def stuart_landau_rates(
