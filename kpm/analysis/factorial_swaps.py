@@ -55,7 +55,7 @@ class FactorialSwaps:
         self.factors, self.explored, self.components = tuple(classes), tuple(explored), components
         if not self.explored:
             raise UserError("there is no factor to explore")
-        self._measured, self._classes = measured, dict(classes)
+        self._measured, self.classes = measured, dict(classes)
         self._known: dict[Keep, np.ndarray] = {}
 
     @classmethod
@@ -120,7 +120,7 @@ class FactorialSwaps:
         """
         pooled = dict(zip(self.factors, self.accuracy(sets).mean(-1).T))
         others = {f: [g for g in self.factors if g != f] for f in self.explored}
-        return np.stack([d_mf({f: pooled}, self._classes, (f,), others[f]) for f in self.explored], 1)
+        return np.stack([d_mf({f: pooled}, self.classes, (f,), others[f]) for f in self.explored], 1)
 
     def d_mf(self, owners: np.ndarray) -> np.ndarray:
         """`D_mf` ``(n,)`` of partitions ``(n, components)``: the position of each one's factor, or -1 for none."""
