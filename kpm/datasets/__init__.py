@@ -1,4 +1,4 @@
-"""Datasets with one face: `load` a split by name and get a `SequenceDataset`."""
+"""Datasets by name: `load` a split and get films (`SequenceDataset`), time series (`Signals`) or texts (`Reviews`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from kpm.errors import UserError, pick
 
 if TYPE_CHECKING:
     from kpm.datasets.base import SequenceDataset
+    from kpm.datasets.signals import Signals
+    from kpm.datasets.texts import Reviews
 
-__all__ = ["SequenceDataset", "entries", "load", "names"]
+    Dataset = SequenceDataset | Signals | Reviews
+
+__all__ = ["Reviews", "SequenceDataset", "Signals", "entries", "load", "names"]
 
 
 class _Loader(NamedTuple):
@@ -38,6 +42,16 @@ _LOADERS = {
     "moving_dsprites_rerender": _Loader("kpm.datasets.moving_dsprites:load_rerender"),
     "shapes3d": _Loader("kpm.datasets.shapes3d:load", ("shapes3d",), "shapes3d_rerender"),
     "shapes3d_rerender": _Loader("kpm.datasets.shapes3d:load_rerender"),
+    "imdb": _Loader("kpm.datasets.imdb:load", ("imdb",), "reviews_synthetic"),
+    "reviews_synthetic": _Loader("kpm.datasets.reviews:load"),
+    "ecg5000": _Loader("kpm.datasets.ecg5000:load", ("ecg5000",), "beats"),
+    "beats": _Loader("kpm.datasets.beats:load"),
+}
+# The faces, each in a module of its own that is imported when a dataset is.
+_FACES = {
+    "SequenceDataset": "kpm.datasets.base",
+    "Signals": "kpm.datasets.signals",
+    "Reviews": "kpm.datasets.texts",
 }
 _SOURCES = ("auto", "real", "synthetic")
 log = logging.getLogger("kpm")
@@ -53,9 +67,7 @@ def entries(name: str) -> tuple[str, ...]:
     return _LOADERS[pick("dataset", name, names())].entries
 
 
-def load(
-    name: str, split: str = "train", source: str = "auto", root: str | os.PathLike | None = None
-) -> SequenceDataset:
+def load(name: str, split: str = "train", source: str = "auto", root: str | os.PathLike | None = None) -> Dataset:
     """Load one split of a dataset.
 
     Parameters
@@ -71,6 +83,11 @@ def load(
     root : path, optional
         Folder for downloads in place of the usual cache.
 
+    Returns
+    -------
+    SequenceDataset, Signals or Reviews
+        For films, time series and texts.
+
     Raises
     ------
     UserError
@@ -80,14 +97,14 @@ def load(
     pick("source", source, _SOURCES)
     if not loader.entries:
         if source == "real":
-            raise UserError(f"dataset {name!r} is drawn by kpm and has no real source; use source='synthetic'")
+            raise UserError(f"dataset {name!r} is made by kpm and has no real source; use source='synthetic'")
         return _function(loader)(split)
     if source == "synthetic" or (source == "auto" and not _can_be_had(name, root)):
         return _function(_LOADERS[loader.stand_in])(split)
     return _function(loader)(split, root)
 
 
-def _function(loader: _Loader) -> Callable[..., SequenceDataset]:
+def _function(loader: _Loader) -> Callable[..., Dataset]:
     module, _, function = loader.function.partition(":")
     return getattr(importlib.import_module(module), function)
 
@@ -117,8 +134,6 @@ def _fetched(name: str, root: str | os.PathLike | None, *hopes: bool) -> bool:
 
 def __getattr__(name: str) -> Any:
     # Torch is imported when a dataset is, not with the package.
-    if name == "SequenceDataset":
-        from kpm.datasets.base import SequenceDataset
-
-        return SequenceDataset
+    if name in _FACES:
+        return getattr(importlib.import_module(_FACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

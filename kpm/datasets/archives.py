@@ -7,7 +7,7 @@ import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -49,9 +49,43 @@ def extract(archive: Path, members: dict[str, Path], sizes: dict[str, int]) -> N
                         raise UserError(f"{archive}: member {name!r} is longer than {sizes[name]} bytes")
                 found.add(name)
     except _BROKEN as error:
-        raise UserError(f"{archive} cannot be read as an archive ({error}); it is damaged or truncated") from error
+        raise _damaged(archive, error) from error
     if absent := [name for name in members if name not in found]:
         raise UserError(f"{archive} has no member {absent[0]!r}")
+
+
+def read(archive: Path, wanted: Callable[[str], bool], longest: int = 1 << 24) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the wanted members of a tar, in its order; nothing is written.
+
+    What is unsafe is refused as by `extract`, but where it stands in the archive: take nothing for good before the end.
+
+    Parameters
+    ----------
+    archive : Path
+        Tar of any compression.
+    wanted : callable
+        Whether the member of a name is.
+    longest : int
+        Bytes of the longest member; a longer one is refused.
+
+    Raises
+    ------
+    UserError
+        If the archive cannot be read or is unsafe.
+    """
+    try:
+        with tarfile.open(archive) as source:
+            for member in _tar_members(archive, source):
+                if wanted(member.name):
+                    if member.size > longest:
+                        raise UserError(f"{archive}: member {member.name!r} is longer than {longest} bytes")
+                    yield member.name, source.extractfile(member).read()
+            # A gz has its check sum behind the last member.
+            for _ in range(LIMIT >> 20):
+                if not source.fileobj.read(1 << 20):
+                    break
+    except _BROKEN as error:
+        raise _damaged(archive, error) from error
 
 
 @contextlib.contextmanager
@@ -71,6 +105,11 @@ def _opened(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
         with tarfile.open(archive) as source:
             # All headers come first: a bad member spoils the archive wherever it stands.
             yield ((m.name, source.extractfile(m)) for m in list(_tar_members(archive, source)))
+
+
+def _damaged(archive: Path, error: Exception) -> UserError:
+    gist = str(error).partition("\n")[0].rstrip(":") or type(error).__name__  # tarfile lists every method it tried
+    return UserError(f"{archive} cannot be read as an archive ({gist}); it is damaged or truncated")
 
 
 def _tar_members(archive: Path, source: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -168,6 +168,7 @@ _ENTRIES = (
     ),
     Entry(
         name="ecg5000",
+        stand_in="beats",
         title="ECG5000: heartbeats of 140 samples, 5 classes",
         licence="none stated",
         homepage="https://www.timeseriesclassification.com/description.php?Dataset=ECG5000",
@@ -207,6 +208,7 @@ _ENTRIES = (
     ),
     Entry(
         name="imdb",
+        stand_in="reviews_synthetic",
         title="IMDb: 50000 film reviews with their sentiment",
         licence="none stated",
         homepage="https://ai.stanford.edu/~amaas/data/sentiment/",

@@ -10,7 +10,7 @@ from kpm import datasets, paths
 from kpm.datasets import registry
 from kpm.datasets.catalogue import ENTRIES
 from kpm.errors import pick
-from kpm.files import atomic
+from kpm.files import atomic, write_text
 
 
 def data_list() -> int:
@@ -22,7 +22,7 @@ def data_list() -> int:
     for name in datasets.names():
         if name not in ENTRIES:
             files = datasets.entries(name)
-            what = f"sequences made of {' or '.join(files)}" if files else "drawn by kpm, needs no files"
+            what = f"sequences made of {' or '.join(files)}" if files else "made by kpm, needs no files"
             rows.append((name, what, "-", "-", "-", "-" if files else "MIT"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -47,19 +47,28 @@ def data_fetch(name: tyro.conf.Positional[str]) -> int:
 def data_show(
     name: tyro.conf.Positional[str], split: str = "train", source: str = "auto", out: Path | None = None
 ) -> int:
-    """Draw a picture of a dataset's factors.
+    """Show a dataset: a picture of the factors of films or the classes of signals, or the first few reviews.
 
     Args:
         name: dataset
         split: split of it
         source: auto, real or synthetic
-        out: where the picture goes, figures/data_NAME.png if not given
+        out: where the picture goes, figures/data_NAME.png if not given; reviews are printed and go there only if given
     """
-    from kpm.datasets.show import plot_samples
-
     dataset = datasets.load(name, split, source)
+    if isinstance(dataset, datasets.Reviews):
+        from kpm.datasets.texts import excerpt
+
+        print(excerpt(dataset))
+        if out is not None:
+            write_text(out, excerpt(dataset) + "\n")
+        return 0
+    if isinstance(dataset, datasets.Signals):
+        from kpm.datasets.show_signals import plot_signals as plot
+    else:
+        from kpm.datasets.show import plot_samples as plot
     target = out or paths.figures() / f"data_{dataset.name}.png"
-    figure = plot_samples(dataset)
+    figure = plot(dataset)
     with atomic(target) as part:
         figure.savefig(part, format=target.suffix.removeprefix(".") or "png", dpi=150)
     print(f"{dataset.name} ({dataset.source}): {target}")
