@@ -113,9 +113,21 @@ def load_as(kind: type[M], path: str | Path, device: torch.device | str = "cpu")
     tensors, meta = read(path)
     if meta.get("model") != kind.__name__:
         raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind.__name__}")
-    make, config = _MODELS[kind.__name__]
+    return _build(tensors, meta, device), meta
+
+
+def load_any(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a checkpoint, whichever it is, in eval mode, float32, and the checkpoint's meta."""
+    tensors, meta = read(path)
+    if meta.get("model") not in _MODELS:
+        raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, which is not known here")
+    return _build(tensors, meta, device), meta
+
+
+def _build(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.device | str) -> Any:
+    make, config = _MODELS[meta["model"]]
     model = make(config(**meta["config"]))
     prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-    return model.eval().to(device), meta
+    return model.eval().to(device)

@@ -16,6 +16,7 @@ from kpm.training.config import command
 from kpm.training.run_folder import Log
 from kpm.workbook import results
 from kpm.workbook.publish_judge import publish_judge
+from kpm.workbook.publish_task import KINDS, publish_task
 from kpm.workbook.results import Checkpoint, Result
 
 _CURVE_POINTS = 60
@@ -41,7 +42,11 @@ def publish_command(
         result = publish_judge(run, name, split, replace)
         print(f"{result.name}.json: " + ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
         return 0
-    model, meta = checkpoint.load_model(run / "best.safetensors")
+    model, meta = checkpoint.load_any(run / "best.safetensors")
+    if meta["model"] in KINDS:
+        result = publish_task(run, name, replace)
+        print(f"{result.name}.json: " + ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
+        return 0
     train, trained_on, progress = meta["train"], meta["data"]["train"], meta["progress"]
     name = name or f"{train['method']}_{trained_on['name']}".replace("-", "_")
     target = paths.checkpoints() / f"{name}.safetensors"

@@ -1,0 +1,118 @@
+"""Shipping a network of `kpm.training.tasks`: its weights, what a user needs to run it, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from kpm import datasets, paths
+from kpm.environment import Environment
+from kpm.errors import UserError
+from kpm.metrics.anomaly import detection
+from kpm.models.beat_autoencoder import BeatAutoencoder
+from kpm.models.sentiment import SentimentNet
+from kpm.training import checkpoint
+from kpm.training.run_folder import Log
+from kpm.training.sentiment import sentiment_scores
+from kpm.training.tasks import TASKS
+from kpm.workbook import results
+from kpm.workbook.results import Checkpoint, Result
+
+
+class Shipped(NamedTuple):
+    """How a kind of network is shipped: the name of its task and result, its figures, the paper's, and what to add."""
+
+    task: str
+    result: str
+    figures: Callable[[nn.Module, dict[str, Any], dict[str, Any]], dict[str, float]]
+    paper: dict[str, float]
+    extra: Callable[[Any], dict[str, Any]] = lambda data: {}
+
+
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def _sentiment(model: SentimentNet, train: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
+    return {f"accuracy_{k}": sentiment_scores(model, d, train["max_length"])["accuracy"] for k, d in data.items()}
+
+
+def _beats(model: BeatAutoencoder, train: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
+    found = {}
+    for k, d in data.items():
+        found |= {f"accuracy_{k}": detection(model, d).normal_share}
+        chosen = detection(model, d, data["val"])
+        if chosen.accuracy is not None:
+            found |= {f"accuracy_all_{k}": chosen.accuracy, f"auc_{k}": chosen.auc, "threshold": chosen.threshold}
+    return found
+
+
+KINDS = {
+    "SentimentNet": Shipped(
+        "sentiment",
+        "kann_sentiment",
+        _sentiment,
+        {"accuracy_train": 0.92, "accuracy_val": 0.87, "accuracy_test": 0.87},
+        # Without its words nobody could ask a network that was shipped anything.
+        lambda data: {"vocabulary": list(data.vocabulary.words)},
+    ),
+    "BeatAutoencoder": Shipped(
+        "ecg",
+        "kann_ecg",
+        _beats,
+        {"accuracy_train": 0.971, "accuracy_val": 0.976, "accuracy_test": 0.986},
+    ),
+}
+
+
+def publish_task(run: Path, name: str, replace: bool) -> Result:
+    """Ship ``best.safetensors`` of a run folder as data/checkpoints/TASK_DATASET.safetensors, and write its result.
+
+    The result is named after the chapter, with ``_DATASET`` for a stand-in's. Raises `UserError` if one is shipped and
+    `replace` is not given, or the data it was trained on are not here.
+    """
+    tensors, meta = checkpoint.read(run / "best.safetensors")
+    kind = KINDS[meta["model"]]
+    train, trained_on, progress = meta["train"], meta["data"]["train"], meta["progress"]
+    target = paths.checkpoints() / f"{name or kind.task + '_' + trained_on['name']}.safetensors"
+    if target.exists() and not replace:
+        raise UserError(f"{target.name} is shipped already; give --replace or another --name")
+    data = {k: datasets.load(trained_on["name"], s, trained_on["source"]) for k, s in SPLITS.items()}
+    if data["test"].name != trained_on["name"]:
+        raise UserError(f"{run.name} was trained on {trained_on['name']!r}; {data['test'].name!r} is no substitute")
+    machine = Environment.from_dict(meta["environment"])
+    half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()}
+    checkpoint.save(target, half, meta | kind.extra(data["train"]))
+    model = checkpoint.load_any(target)[0]
+    with torch.inference_mode():
+        figures = kind.figures(model, train, data)
+    default = TASKS[kind.task].config()
+    changed = {k: v for k, v in train.items() if getattr(default, k) != v}
+    flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in changed.items())
+    stand_in = trained_on["source"] == "synthetic"
+    result = Result(
+        name=kind.result + (f"_{trained_on['name']}" if stand_in else ""),
+        dataset=trained_on["name"],
+        source=trained_on["source"],
+        split="test",
+        metrics=figures,
+        paper={} if stand_in else kind.paper,
+        seeds=[train["seed"]],
+        steps=progress["best"]["step"],
+        wall_s=round(progress["wall_s"], 1),
+        hardware=machine.hardware,
+        checkpoint=Checkpoint.of(target),
+        command=f"kpm train {kind.task}{flags}",
+        commit=machine.commit,
+        environment=machine,
+        notes=f"best of {train['epochs']} epochs on split {meta['data']['validation']['split']}",
+        curve=[
+            {k: v for k, v in e.items() if isinstance(v, int | float)}
+            for e in Log(run / "log.jsonl").read("validation")
+        ],
+    )
+    results.save(result)
+    return result
