@@ -20,6 +20,8 @@ COMMANDS = {
     "run": ("kpm.workbook.runner", "run_command", "run notebooks with papermill"),
     "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
     "evaluate": ("kpm.workbook.evaluate", "evaluate_command", "swap, decode and judge: factor table, D_sd, D_mf"),
+    "explore": ("kpm.workbook.explore_page", "explore_command", "explore a checkpoint in the browser"),
+    "partition": ("kpm.workbook.partition", "partition_command", "which static components carry which factor"),
     "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with what they measure"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
     "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),

@@ -42,6 +42,8 @@ class TrainConfig:
     """LSTMs over time in encoder and decoder; without them each frame is coded by itself (ablation)."""
     w_reconstruction: float = 16.0
     """Weight of the reconstruction loss."""
+    w_absolute: float = 0.0
+    """Weight of the mean absolute error of both decoded films (not in the thesis): small errors of colour count too."""
     w_predicted_latents: float = 1.0
     """Weight of the latent prediction loss, eq. 1 (zero by construction for one operator per sequence)."""
     w_prediction: float = 1.0

@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and one of our own."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         Weights, static size and threshold.
     """
     static, dynamic = koopman.spectral_loss(output.eigenvalues, config.static_size, config.threshold, config.latent_dim)
-    return {
+    terms = {
         "reconstruction": config.w_reconstruction * F.mse_loss(output.reconstruction.float(), frames),
         "predicted_latents": config.w_predicted_latents * F.mse_loss(output.predicted_latents, output.latents),
         "prediction": config.w_prediction * F.mse_loss(output.prediction.float(), frames),
         "static_eigenvalues": config.w_eigenvalues * static.float(),
         "dynamic_eigenvalues": config.w_eigenvalues * dynamic.float(),
     }
+    if config.w_absolute:
+        both = [F.l1_loss(film.float(), frames) for film in (output.reconstruction, output.prediction)]
+        terms["absolute"] = config.w_absolute * sum(both) / 2
+    return terms
 
 
 class NonFiniteLoss(ArithmeticError):

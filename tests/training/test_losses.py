@@ -17,7 +17,13 @@ from tests.training.conftest import small
 def test_losses_are_equations_1_to_5(method):
     """Every term with a weight of its own, from the model's outputs, with numpy eigenvalues of K x K operators."""
     config = small(method, threshold=0.2)
-    weights = {"w_reconstruction": 3.0, "w_predicted_latents": 5.0, "w_prediction": 7.0, "w_eigenvalues": 11.0}
+    weights = {
+        "w_absolute": 13.0,
+        "w_reconstruction": 3.0,
+        "w_predicted_latents": 5.0,
+        "w_prediction": 7.0,
+        "w_eigenvalues": 11.0,
+    }
     config = dataclasses.replace(config, **weights)
     torch.manual_seed(1)
     model = KoopmanAutoencoder(config.model()).train()
@@ -46,6 +52,7 @@ def test_losses_are_equations_1_to_5(method):
         "prediction": 7 * ((x - pred) ** 2).mean(),
         "static_eigenvalues": 11 * np.mean(static),
         "dynamic_eigenvalues": 11 * np.mean(dynamic),
+        "absolute": 13 * (abs(x - rec).mean() + abs(x - pred).mean()) / 2,
     }
     assert terms == pytest.approx(expected, rel=1e-4, abs=1e-9)
     assert abs(rec - pred).max() > 1e-4  # dropout: else a loss between the two outputs would pass for one with x
