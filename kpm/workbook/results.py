@@ -161,6 +161,11 @@ def load(name: str, folder: str | Path | None = None) -> Result:
     return result
 
 
+def find(name: str, folder: str | Path | None = None) -> Result | None:
+    """`load`, or None if there is no such result."""
+    return load(name, folder) if (Path(folder or paths.results()) / f"{name}.json").is_file() else None
+
+
 def load_all(folder: str | Path | None = None) -> list[Result]:
     """Every result in `folder`, sorted by name; an absent folder holds none."""
     folder = Path(folder or paths.results())

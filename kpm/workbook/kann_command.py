@@ -1,0 +1,194 @@
+"""``kpm kann``: the Koopman analyses of trained recurrent networks, over whole splits, into their results files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from kpm import datasets, files, paths
+from kpm.analysis.kann import KANN
+from kpm.analysis.kann_measures import relative_errors
+from kpm.datasets import lexicon
+from kpm.datasets.texts import Reviews
+from kpm.errors import UserError
+from kpm.models.beat_autoencoder import BeatAutoencoder
+from kpm.models.sentiment import SentimentNet
+from kpm.training import checkpoint
+from kpm.workbook import kann_ecg, kann_sentiment, results
+
+SHIPPED = {"sentiment": "sentiment_imdb", "ecg": "ecg_ecg5000"}
+PAPER = {
+    "sentiment": {"agreement": 0.99, "e_rel": 0.095},
+    "ecg": {"agreement": 0.97, "e_rel": 0.0056},
+}
+
+
+def kann_command(
+    task: tyro.conf.Positional[Literal["sentiment", "ecg"]],
+    checkpoint_file: str = "",
+    split: str = "test",
+    draws: int = 1000,
+    seed: int = 7253,
+    out: Path | None = None,
+    save: bool = False,
+    progress: bool = True,
+) -> int:
+    """Analyse the hidden states of a trained network: eigenvalues, fidelity, what its slow modes follow.
+
+    Args:
+        task: Which network.
+        checkpoint_file: A name in data/checkpoints or a file; the shipped one by default.
+        split: The data whose states are analysed.
+        draws: Random directions that scores are held against.
+        seed: Of these and of samples.
+        out: The JSON file, out/kann_TASK.json by default.
+        save: Add what is found to the results file kann_TASK.
+        progress: Show a progress bar.
+    """
+    path = _find(checkpoint_file or SHIPPED[task])
+    run = sentiment if task == "sentiment" else ecg
+    metrics, details = run(path, split, draws, seed, progress)
+    for name, value in metrics.items():
+        beside = f" (paper {PAPER[task][name]})" if name in PAPER[task] else ""
+        print(f"{name:<28}{value:.6g}{beside}")
+    target = out or paths.root() / "out" / f"kann_{task}.json"
+    files.write_json(target, {"checkpoint": path.stem, "split": split, "metrics": metrics, "details": details})
+    print(f"written to {target.name}")
+    if save:
+        _save(task, path, split, metrics, details)
+    return 0
+
+
+def _find(name: str) -> Path:
+    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
+    if not path.is_file():
+        raise UserError(f"no checkpoint {name!r}; train one: kpm train --help")
+    return path
+
+
+def _data(meta: dict[str, Any], split: str) -> Any:
+    """A split of the very data a network was trained on."""
+    trained = meta["data"]["train"]
+    data = datasets.load(trained["name"], split, "real" if trained["source"] == "real" else "synthetic")
+    if data.name != trained["name"]:
+        raise UserError(f"the network was trained on {trained['name']!r}, found {data.name!r}")
+    return data
+
+
+def sentiment(path: Path, split: str, draws: int, seed: int, progress: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures and tables of the sentiment network on every review of a split."""
+    model, meta = checkpoint.load_as(SentimentNet, path)
+    data, longest = _data(meta, split), meta["train"]["max_length"]
+    _same_words(meta, data)
+    reading = kann_sentiment.read(model, data, longest, progress)
+    whole = kann_sentiment.fidelity(model, reading.kann, data, longest, progress)
+    learnt = lexicon.lexicon(_data(meta, "train"))
+    found = kann_sentiment.scores(reading, model, learnt.weights, seed, draws)
+    names, pairs = kann_sentiment.context(model, reading, found["lexicon"], data, longest)
+    some = data.subset(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:64])
+    line = kann_sentiment.linearised(model, data, longest, seed)
+    baseline = kann_sentiment.fidelity(model, line, some, longest) if line else None
+    alone, padded = _one_batch(model, some, longest)
+    values = torch.as_tensor(reading.kann.eigenvalues_)
+    slow = kann_sentiment.slow_modes(reading.kann)
+    r = {name: s.pearson for name, s in found.items()}
+    metrics = {
+        "agreement": whole.agreement,
+        "e_rel_all": whole.e_rel,
+        "e_rel": alone,
+        "e_rel_padded": padded,
+        "slow_modes": sum(map(len, slow)),
+        "lexicon_r": float(r["lexicon"].value.max()),
+        "lexicon_r_null95": float(r["lexicon"].null_single.quantile(0.95)),
+        "readout_r": float(r["read-out"].value.max()),
+        "reviews": reading.reviews,
+        "states": reading.states,
+        "read_s": round(reading.wall_s, 1),
+        "moments_s": round(reading.moments_s, 1),
+        "peak_gib": round(reading.peak_gib, 2),
+    }
+    if baseline:
+        metrics |= {"linearised_e_rel": baseline.e_rel, "linearised_agreement": baseline.agreement}
+    details = {
+        "slow": [
+            {
+                "modes": list(pair),
+                "real": float(values[pair[0]].real),
+                "imag": float(values[pair[0]].imag),
+                "modulus": float(values[pair[0]].abs()),
+                "horizon": float(reading.kann.memory_horizon_[pair[0]]),
+                **{f"{name}_r": float(s.pearson.value[i]) for name, s in found.items()},
+                **{f"{name}_rank_r": float(s.spearman.value[i]) for name, s in found.items()},
+                **{f"{name}_p": float(s.pearson.p[i]) for name, s in found.items()},
+                **{f"{name}_z": float(s.pearson.z[i]) for name, s in found.items()},
+            }
+            for i, pair in enumerate(slow)
+        ],
+        "words_scored": found["lexicon"].words,
+        "pairs": {
+            name: {"mean": pairs.mean[i].tolist(), "count": pairs.count[i].tolist()} for i, name in enumerate(names)
+        },
+        "slow_points": len(line.points) if line else 0,
+    }
+    return metrics, details
+
+
+def _same_words(meta: dict[str, Any], data: Reviews) -> None:
+    if list(data.vocabulary.words) != meta["vocabulary"]:
+        raise UserError("the network was trained with another vocabulary; fetch the data again or train anew")
+
+
+def _one_batch(model: SentimentNet, data: Reviews, longest: int) -> tuple[float, float]:
+    """`e_rel` of one batch of reviews by its own operator: fitted without padding, and as published, with it."""
+    ids, lengths, _ = data.batch(torch.arange(len(data)), longest)
+    with torch.inference_mode():
+        h = model.states(ids, lengths).clone()
+    own = KANN().fit(h, lengths)
+    published = KANN(rank="published", pair="abs").fit(h)
+    return tuple(float(relative_errors(k, h, lengths=n).mean) for k, n in ((own, lengths), (published, None)))
+
+
+def ecg(path: Path, split: str, draws: int, seed: int, progress: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures and tables of the autoencoder of heartbeats on the normal beats of a split."""
+    model, meta = checkpoint.load_as(BeatAutoencoder, path)
+    beats, learnt = kann_ecg.normal(_data(meta, split)), kann_ecg.normal(_data(meta, "train"))
+    found = kann_ecg.analyse(model, learnt, beats)
+    own = kann_ecg.analyse(model, beats, beats, split)
+    metrics = {
+        "agreement": found.agreement,
+        "e_rel": own.e_rel,
+        "e_rel_of_train": found.e_rel,
+        "agreement_own": own.agreement,
+        "beats": len(beats),
+        "moments_s": round(found.fit_s, 2),
+    }
+    values = torch.as_tensor(found.kann.eigenvalues_)
+    details = {
+        "dominant": [
+            {"modes": list(p), "real": float(values[p[0]].real), "imag": float(values[p[0]].imag)}
+            for p in kann_ecg.dominant_pairs(found, 8)
+        ],
+        "moduli": values.abs().tolist(),
+    }
+    return metrics, details
+
+
+def _save(task: str, path: Path, split: str, metrics: dict[str, float], details: dict[str, Any]) -> None:
+    result = results.load(f"kann_{task}")
+    if result.split != split or result.checkpoint is None or result.checkpoint.status() != "ok":
+        raise UserError(f"save: kann_{task}.json is of {result.split!r} and {result.checkpoint}")
+    if (paths.root() / result.checkpoint.file).resolve() != path.resolve():
+        raise UserError(f"save: kann_{task}.json is of {result.checkpoint.file}")
+    results.save(
+        dataclasses.replace(
+            result,
+            metrics={**result.metrics, **metrics},
+            paper={**result.paper, **PAPER[task]},
+            details={**(result.details or {}), **details},
+        )
+    )
+    print(f"kann_{task}.json has it; kpm results --readme renews the table")
