@@ -31,7 +31,9 @@ def explorer(plot: Callable[..., Figure], **controls: ipywidgets.Widget) -> ipyw
     The picture is one image whose bytes are replaced, so nothing flickers and the last picture is stored with the
     notebook. What goes wrong in `plot` is shown in place of the picture instead of being lost in a log.
     """
-    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start"))
+    # As large as it is drawn, or as there is room; with its usual margin it would be a little larger than that.
+    place = ipywidgets.Layout(max_width="100%", align_self="flex-start", margin="0")
+    picture = ipywidgets.Image(format="png", layout=place)
     trouble = ipywidgets.HTML()
     drawn: dict | None = None
 
