@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kpm import environment, files
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
+from kpm.models.copy_memory import CopyMemoryConfig, CopyMemoryNet
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
 from kpm.models.sentiment import SentimentConfig, SentimentNet
@@ -31,6 +32,7 @@ _MODELS = {
         (Judge, JudgeConfig),
         (SentimentNet, SentimentConfig),
         (BeatAutoencoder, BeatAutoencoderConfig),
+        (CopyMemoryNet, CopyMemoryConfig),
     )
 }
 M = TypeVar("M", bound=nn.Module)

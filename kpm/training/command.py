@@ -108,7 +108,7 @@ def fit_command(
     Args:
         config: The run.
         quick: A minute on two cores instead of the paper's setting.
-        out: Run folder; runs/NAME_DATASET by default.
+        out: Run folder; runs/NAME_DATASET by default (runs/NAME where both are the same).
         resume: Go on from the folder's last checkpoint.
         device: auto, cpu or cuda.
         max_hours: Stop and save after so long.
@@ -119,9 +119,10 @@ def fit_command(
     from kpm.training.fit import fit
 
     name, entry = next((n, e) for n, e in TASKS.items() if isinstance(config, e.config))
-    data = [datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split)]
+    data = entry.data(config)
     about = data[0].describe()
-    out = out or paths.runs() / f"{name}_{about['name']}{'_quick' if quick else ''}"
+    known = name if name == about["name"] else f"{name}_{about['name']}"
+    out = out or paths.runs() / f"{known}{'_quick' if quick else ''}"
     print(f"{name} on {about['name']} ({about['source']}), {about['sequences']} sequences, into {out}")
     task = entry.task(config, *data, hardware.device(device))
     result = fit(

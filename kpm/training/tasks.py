@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from kpm import datasets
+from kpm.training import copy_memory
 from kpm.training.beats import BeatsTask, BeatsTrainConfig
+from kpm.training.copy_memory import CopyTask, CopyTrainConfig
 from kpm.training.fit import FitConfig
 from kpm.training.sentiment import SentimentTask, SentimentTrainConfig
 
 
+def load(config: Any) -> tuple[Any, Any]:
+    """Training and held-out split of the dataset a config names."""
+    train, validation = (
+        datasets.load(config.dataset, split, config.source) for split in (config.train_split, config.validation_split)
+    )
+    return train, validation
+
+
 class Entry(NamedTuple):
-    """The defaults of a run, what makes its task of two datasets, and what is learnt, in words."""
+    """The defaults of a run, what makes its task of two datasets, what is learnt, in words, and where data comes from.
+
+    `data` makes the training and the held-out data of a config.
+    """
 
     config: type[FitConfig]
     task: type
     text: str
+    data: Callable[[Any], tuple[Any, Any]] = load
 
 
 TASKS = {
     "sentiment": Entry(SentimentTrainConfig, SentimentTask, "a recurrent network to judge reviews"),
     "ecg": Entry(BeatsTrainConfig, BeatsTask, "a recurrent autoencoder of normal heartbeats"),
+    "copy": Entry(CopyTrainConfig, CopyTask, "a recurrent network to repeat symbols after a delay", copy_memory.data),
 }

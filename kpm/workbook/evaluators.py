@@ -13,6 +13,7 @@ from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
 from kpm.models.channel_basis import ChannelBasis
 from kpm.training import checkpoint
+from kpm.workbook import publish_task
 from kpm.workbook.evaluate import films, find_judge, judged
 from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
@@ -60,6 +61,15 @@ def judge(result: Result) -> dict[str, float]:
     model, meta = checkpoint.load_judge(paths.root() / result.checkpoint.file)
     return measured(model, films(meta, result.split))
 
+
+def network(result: Result) -> dict[str, float]:
+    """Accuracies of a recurrent network of the KANN chapters on held-out data."""
+    assert result.checkpoint is not None
+    return publish_task.measured(paths.root() / result.checkpoint.file)
+
+
+for _name in ("kann_sentiment", "kann_ecg"):
+    evaluator(_name, tolerance=1e-3, absolute={"threshold": 0.1})(network)
 
 for _dataset in ("sprites", "dsprites", "moving_dsprites", "shapes3d"):
     for _name in dict.fromkeys((_dataset, _dataset if _dataset == "sprites" else f"{_dataset}_rerender")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import tyro
 
 from kpm import datasets, files, paths
 from kpm.analysis.kann import KANN
-from kpm.analysis.kann_measures import relative_errors
+from kpm.analysis.kann_measures import agreements, relative_errors
 from kpm.datasets import lexicon
 from kpm.datasets.texts import Reviews
 from kpm.errors import UserError
@@ -92,15 +93,14 @@ def sentiment(path: Path, split: str, draws: int, seed: int, progress: bool) -> 
     some = data.subset(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:64])
     line = kann_sentiment.linearised(model, data, longest, seed)
     baseline = kann_sentiment.fidelity(model, line, some, longest) if line else None
-    alone, padded = _one_batch(model, some, longest)
+    batch = _one_batch(model, some, longest)
     values = torch.as_tensor(reading.kann.eigenvalues_)
     slow = kann_sentiment.slow_modes(reading.kann)
     r = {name: s.pearson for name, s in found.items()}
     metrics = {
         "agreement": whole.agreement,
         "e_rel_all": whole.e_rel,
-        "e_rel": alone,
-        "e_rel_padded": padded,
+        **batch,
         "slow_modes": sum(map(len, slow)),
         "lexicon_r": float(r["lexicon"].value.max()),
         "lexicon_r_null95": float(r["lexicon"].null_single.quantile(0.95)),
@@ -120,7 +120,7 @@ def sentiment(path: Path, split: str, draws: int, seed: int, progress: bool) -> 
                 "real": float(values[pair[0]].real),
                 "imag": float(values[pair[0]].imag),
                 "modulus": float(values[pair[0]].abs()),
-                "horizon": float(reading.kann.memory_horizon_[pair[0]]),
+                "horizon": _finite(float(reading.kann.memory_horizon_[pair[0]])),  # none: it does not fade
                 **{f"{name}_r": float(s.pearson.value[i]) for name, s in found.items()},
                 **{f"{name}_rank_r": float(s.spearman.value[i]) for name, s in found.items()},
                 **{f"{name}_p": float(s.pearson.p[i]) for name, s in found.items()},
@@ -142,14 +142,22 @@ def _same_words(meta: dict[str, Any], data: Reviews) -> None:
         raise UserError("the network was trained with another vocabulary; fetch the data again or train anew")
 
 
-def _one_batch(model: SentimentNet, data: Reviews, longest: int) -> tuple[float, float]:
-    """`e_rel` of one batch of reviews by its own operator: fitted without padding, and as published, with it."""
+def _one_batch(model: SentimentNet, data: Reviews, longest: int) -> dict[str, float]:
+    """Figures of one batch of reviews by its own operator: fitted without padding, and as published, with it."""
     ids, lengths, _ = data.batch(torch.arange(len(data)), longest)
     with torch.inference_mode():
         h = model.states(ids, lengths).clone()
     own = KANN().fit(h, lengths)
     published = KANN(rank="published", pair="abs").fit(h)
-    return tuple(float(relative_errors(k, h, lengths=n).mean) for k, n in ((own, lengths), (published, None)))
+    return {
+        "e_rel": float(relative_errors(own, h, lengths=lengths).mean),
+        "e_rel_padded": float(relative_errors(published, h).mean),
+        "agreement_padded": float(agreements(published, model.read, h).mean),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def ecg(path: Path, split: str, draws: int, seed: int, progress: bool) -> tuple[dict[str, float], dict[str, Any]]:

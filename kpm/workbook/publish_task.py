@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +68,21 @@ KINDS = {
 }
 
 
+def _data(trained_on: dict[str, Any], splits: Iterable[str]) -> dict[str, Any]:
+    """Splits of the very data a network was trained on, by their short names."""
+    data = {k: datasets.load(trained_on["name"], SPLITS[k], trained_on["source"]) for k in splits}
+    if other := next((d.name for d in data.values() if d.name != trained_on["name"]), None):
+        raise UserError(f"the network was trained on {trained_on['name']!r}; {other!r} is no substitute")
+    return data
+
+
+def measured(path: Path, splits: Iterable[str] = ("val", "test")) -> dict[str, float]:
+    """The figures of a shipped network on some splits, measured again."""
+    model, meta = checkpoint.load_any(path)
+    with torch.inference_mode():
+        return KINDS[meta["model"]].figures(model, meta["train"], _data(meta["data"]["train"], splits))
+
+
 def publish_task(run: Path, name: str, replace: bool) -> Result:
     """Ship ``best.safetensors`` of a run folder as data/checkpoints/TASK_DATASET.safetensors, and write its result.
 
@@ -80,9 +95,7 @@ def publish_task(run: Path, name: str, replace: bool) -> Result:
     target = paths.checkpoints() / f"{name or kind.task + '_' + trained_on['name']}.safetensors"
     if target.exists() and not replace:
         raise UserError(f"{target.name} is shipped already; give --replace or another --name")
-    data = {k: datasets.load(trained_on["name"], s, trained_on["source"]) for k, s in SPLITS.items()}
-    if data["test"].name != trained_on["name"]:
-        raise UserError(f"{run.name} was trained on {trained_on['name']!r}; {data['test'].name!r} is no substitute")
+    data = _data(trained_on, SPLITS)
     machine = Environment.from_dict(meta["environment"])
     half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()}
     checkpoint.save(target, half, meta | kind.extra(data["train"]))
