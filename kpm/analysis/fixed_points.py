@@ -142,7 +142,7 @@ def jacobians(step: Step, h: Tensor, x: Tensor, wrt: str = "state") -> Tensor:
         # Rows of a batch do not mix, so one cotangent for all of them gives one row of each Jacobian.
         rows = vmap(lambda c, back=back, part=part: back(c.expand(len(part), -1))[0])(unit)
         found.append(rows.permute(1, 2, 0))
-    return torch.cat(found)
+    return torch.cat(found).detach()
 
 
 def find_fixed_points(

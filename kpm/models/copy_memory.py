@@ -62,6 +62,8 @@ class OrthogonalRNN(nn.Module):
     Notes
     -----
     At first `W` turns planes by angles spread evenly over the circle (Helfrich, Willmott, Ye, ICML 2018).
+    modReLU with ``c = 0`` is the identity, and with ``c > 0`` it jumps where z changes its sign: such a network is
+    linear in pieces and need not have fixed points.
     """
 
     def __init__(self, inputs: int, hidden: int, activation: str = "modrelu"):
