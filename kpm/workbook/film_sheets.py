@@ -92,8 +92,9 @@ def _written(text: str, size: float, weight: Any, ha: str, va: str) -> tuple[np.
     """Opacity ``(h, w)`` of a text, and how far right and up of its position the lower left corner is, in pixels."""
     figure, renderer = _slate()
     renderer.clear()
-    look = {"fontsize": size, "weight": weight, "ha": ha, "va": va}
-    words = figure.text(0.5, 0.5, text, **look)
+    x = {"left": 10, "center": figure.bbox.width // 2, "right": figure.bbox.width - 10}[ha]
+    y = figure.bbox.height // 2
+    words = figure.text(x, y, text, fontsize=size, weight=weight, ha=ha, va=va, transform=None)
     words.draw(renderer)
     words.remove()
     opacity = np.asarray(renderer.buffer_rgba())[..., 3]
@@ -101,13 +102,13 @@ def _written(text: str, size: float, weight: Any, ha: str, va: str) -> tuple[np.
     if not len(rows):
         return np.zeros((1, 1), np.uint8), 0, 0
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    height, width = opacity.shape
-    return opacity[top:bottom, left:right].copy(), int(left) - width // 2, height // 2 - int(bottom)
+    return opacity[top:bottom, left:right].copy(), int(left - x), int(len(opacity) - bottom - y)
 
 
 @functools.cache
 def _slate() -> tuple[Figure, RendererAgg]:
-    figure = Figure(figsize=(20, 1.6), dpi=DPI)
+    """Where words are written first: room for three lines as wide as the widest sheet."""
+    figure = Figure(figsize=(12, 0.8), dpi=DPI)
     return figure, FigureCanvasAgg(figure).get_renderer()
 
 
