@@ -6,6 +6,7 @@ Pure functions from a `Gallery` and plain values to latents; `kpm.workbook.galle
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -118,6 +119,7 @@ def mixed(
     return latents.unsqueeze(0), aim
 
 
+@functools.lru_cache(maxsize=4)  # one move asks several times
 def modes(gallery: Gallery, i: int) -> Modes:
     """Film `i` as a sum of modes, of its own operator or of the one of all films.
 
