@@ -1,0 +1,276 @@
+"""The networks of the deep spectral encoder, their sizes as published ([DSE] tables 8 and 9)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kpm.errors import pick
+
+READINGS = ("clean", "published")
+
+
+@dataclasses.dataclass(frozen=True)
+class DSEConfig:
+    """Sizes and constants of a deep spectral encoder; by default those for Van der Pol's oscillator.
+
+    Attributes
+    ----------
+    element : tuple of int
+        Shape of a frame: ``(channels,)`` of a signal, or ``(1, 48, 48)``.
+    delays : int
+        Frames that the encoder sees at a time (1 for images).
+    encoder_hidden : tuple of int
+        Hidden sizes of the encoder of signals (tanh); its decoder has them in reverse. Those of images are fixed.
+        Without hidden sizes a network is linear, here and below.
+    code : int
+        Outputs of the encoder, m.
+    window : int
+        Codes in a past or future block.
+    head_hidden : int
+        Hidden units of the block features of each code coordinate; 0 makes them linear.
+    rank : int
+        Coordinates of the state.
+    state_features, observation_features : int
+        Sizes of the two dictionaries. In the clean reading the first has the constant and the state among its features.
+    state_hidden, observation_hidden, readout_hidden : tuple of int
+        Hidden sizes of dictionaries and read-outs (ReLU).
+    dropout : float
+        In the dictionaries.
+    ridge_transition, ridge_output : float
+        Of the two operators, beside sums (not means) of squares.
+    loading : float
+        Added to the diagonal of the covariances of the block features.
+    jitter : float
+        Added to the diagonal of both noise covariances.
+    reading : {"clean", "published"}
+        See `kpm.models.dse`.
+    """
+
+    element: tuple[int, ...] = (1,)
+    delays: int = 30
+    encoder_hidden: tuple[int, ...] = (128, 128, 64)
+    code: int = 50
+    window: int = 20
+    head_hidden: int = 32
+    rank: int = 9
+    state_features: int = 30
+    observation_features: int = 30
+    state_hidden: tuple[int, ...] = (128, 64)
+    observation_hidden: tuple[int, ...] = (64, 32)
+    readout_hidden: tuple[int, ...] = (32, 32)
+    dropout: float = 0.0
+    ridge_transition: float = 1e-2
+    ridge_output: float = 1e-3
+    loading: float = 1e-3
+    jitter: float = 1e-6
+    reading: str = "clean"
+
+    def __post_init__(self) -> None:
+        for name in ("element", "encoder_hidden", "state_hidden", "observation_hidden", "readout_hidden"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, where read from JSON
+        pick("reading", self.reading, READINGS)
+        if len(self.element) != 1 and self.element != (1, 48, 48):
+            raise ValueError(f"element: expected (channels,) or (1, 48, 48), got {self.element}")
+        if self.is_image and self.delays != 1:
+            raise ValueError(f"delays: expected 1 for images, got {self.delays}")
+        for name in ("delays", "code", "window", "rank", "state_features", "observation_features"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.rank > self.code:
+            raise ValueError(f"rank: {self.rank} states cannot come from {self.code} features")
+        if not self.is_published and self.state_features < 1 + self.rank:
+            raise ValueError(
+                f"state_features: expected at least {1 + self.rank} (a constant and the state), "
+                f"got {self.state_features}"
+            )
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.element) == 3
+
+    @property
+    def is_published(self) -> bool:
+        return self.reading == "published"
+
+    @property
+    def gap(self) -> int:
+        """Codes left out between past and future, so that they share no frame; none in the published reading."""
+        return 0 if self.is_published else self.delays - 1
+
+    @property
+    def span(self) -> int:
+        """Codes from the first of a past block to the last of the future block that goes with it."""
+        return 2 * self.window + self.gap
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the encoder of signals sees at a time."""
+        return self.delays * math.prod(self.element)
+
+    @classmethod
+    def van_der_pol(cls, **changes) -> DSEConfig:
+        return cls._preset({}, changes)
+
+    @classmethod
+    def stuart_landau(cls, **changes) -> DSEConfig:
+        return cls._preset({"element": (2,), "delays": 10, "head_hidden": 64, "rank": 13}, changes)
+
+    @classmethod
+    def quad_link(cls, **changes) -> DSEConfig:
+        sizes = {"element": (1, 48, 48), "delays": 1, "code": 100, "window": 30, "rank": 20}
+        return cls._preset(sizes | {"state_features": 50, "observation_features": 50}, changes)
+
+    @classmethod
+    def linear(cls, channels: int, window: int, rank: int, **changes) -> DSEConfig:
+        """No hidden layer anywhere: classical subspace identification and the Kalman filter."""
+        sizes = {"element": (channels,), "delays": 1, "code": max(channels, rank), "window": window, "rank": rank}
+        sizes |= {"state_features": 1 + rank, "observation_features": channels, "head_hidden": 0}
+        none = dict.fromkeys(("encoder_hidden", "state_hidden", "observation_hidden", "readout_hidden"), ())
+        return cls(**(sizes | none | changes))
+
+    @classmethod
+    def _preset(cls, sizes: dict, changes: dict) -> DSEConfig:
+        dropout = {"dropout": 0.1} if changes.get("reading") == "published" else {}
+        return cls(**(dropout | sizes | changes))
+
+
+class BlockHeads(nn.Module):
+    """Block features: one small network per code coordinate reads its window, most recent code first for the past.
+
+    Parameters
+    ----------
+    code, window, hidden : int
+        Published: 50 heads 20-32-1 for Van der Pol. Linear if ``hidden = 0``.
+    """
+
+    def __init__(self, code: int, window: int, hidden: int):
+        super().__init__()
+        sizes = [window, hidden, 1] if hidden else [window, 1]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in zip(sizes, sizes[1:]):  # torch's own initialisation of linear layers
+            bound = fan_in**-0.5
+            self.weights.append(nn.Parameter(torch.empty(code, fan_in, fan_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(code, 1, fan_out).uniform_(-bound, bound)))
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of all windows of codes ``(*batch, time, code)``, as a past and as a future.
+
+        Returns
+        -------
+        tuple of Tensor
+            ``(*batch, time - window + 1, code)`` both; entry t is of the window that begins at t.
+        """
+        batch, window = codes.shape[:-2], self.weights[0].shape[1]
+        # (code, batch, windows, window): a window is read as it lies for the future, backwards for the past.
+        rows = codes.reshape(-1, *codes.shape[-2:]).permute(2, 0, 1).contiguous().unfold(-1, window, 1)
+        count = rows.shape[2]
+        rows = rows.flatten(1, 2)
+        features = (self._read(rows, first) for first in (self.weights[0].flip(1), self.weights[0]))
+        past, future = (
+            f.squeeze(-1).unflatten(1, (-1, count)).permute(1, 2, 0).reshape(*batch, count, -1) for f in features
+        )
+        return past, future
+
+    def _read(self, rows: Tensor, first: Tensor) -> Tensor:
+        x = torch.baddbmm(self.biases[0], rows, first)
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
+            x = torch.baddbmm(bias, x.relu_(), weight)
+        return x
+
+
+class StateDictionary(nn.Module):
+    """Features of states: the constant 1 and the state itself, if `explicit`, and those of a network."""
+
+    def __init__(self, rank: int, size: int, hidden: Sequence[int], dropout: float, explicit: bool):
+        super().__init__()
+        self.explicit = explicit
+        learned = size - (1 + rank if explicit else 0)
+        self.net = mlp([rank, *hidden, learned], nn.ReLU, dropout) if learned else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """``(*batch, rank) -> (*batch, size)``, float64."""
+        parts = [torch.ones_like(states[..., :1]), states] if self.explicit else []
+        if self.net is not None:
+            parts.append(self.net(states.to(dtype_of(self.net))))
+        return torch.cat([part.double() for part in parts], -1)
+
+
+class ImageEncoder(nn.Sequential):
+    """Two convolutions and two dense layers, images ``(n, 1, 48, 48)`` to codes; 43,520 parameters for 100 codes."""
+
+    def __init__(self, code: int = 100):
+        super().__init__(
+            nn.Conv2d(1, 12, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(12, 12, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(108, 200),
+            nn.ReLU(),
+            nn.Linear(200, code),
+        )
+        initialise(self, "relu")
+
+
+class ImageDecoder(nn.Sequential):
+    """Codes to images ``(n, 1, 48, 48)`` with values in (0, 1); 22,713 parameters for 100 codes."""
+
+    def __init__(self, code: int = 100):
+        super().__init__(
+            nn.Linear(code, 144),
+            nn.ReLU(),
+            nn.Unflatten(1, (16, 3, 3)),
+            nn.ConvTranspose2d(16, 16, 5, stride=4, padding=1, output_padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 12, 3, stride=4, padding=0, output_padding=1),
+            nn.ReLU(),
+            nn.Conv2d(12, 1, 1),
+            nn.Sigmoid(),
+        )
+        initialise(self, "relu")
+
+
+def signal_encoder(config: DSEConfig) -> nn.Sequential:
+    """30-128-128-64-50 with tanh, for Van der Pol: 31,986 parameters."""
+    return initialise(mlp([config.inputs, *config.encoder_hidden, config.code], nn.Tanh), "tanh")
+
+
+def signal_decoder(config: DSEConfig) -> nn.Sequential:
+    """50-64-128-128-30 with tanh, for Van der Pol: 31,966 parameters."""
+    return initialise(mlp([config.code, *reversed(config.encoder_hidden), config.inputs], nn.Tanh), "tanh")
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with the activation, and dropout if there is any, between them; Xavier-uniform weights."""
+    layers: list[nn.Module] = []
+    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
+        if i:
+            layers += [activation(), nn.Dropout(dropout)] if dropout else [activation()]
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers.append(linear)
+    return nn.Sequential(*layers)
+
+
+def initialise(net: nn.Module, activation: str) -> nn.Module:
+    """Kaiming-normal weights by fan-out for ReLU, Xavier-normal ones for tanh, zero biases."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            if activation == "relu":
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+def dtype_of(net: nn.Module) -> torch.dtype:
+    return next(net.parameters()).dtype

@@ -1,0 +1,289 @@
+"""Training of the deep spectral encoder: networks by gradient steps, operators in closed form inside the loss.
+
+Stage one teaches encoder and block features to make past and future of the record correlated. In stage two this goes
+on, while dictionaries and read-outs learn from operators that are fitted anew in each step, on all blocks but the one
+they predict, and encoder and decoder from the frames predicted with these. The published way is in
+`kpm.training.dse_published`; the readings are compared in `kpm.models.dse`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kpm.errors import UserError, pick
+from kpm.models.dse import DSE
+from kpm.models.dse_networks import DSEConfig, dtype_of
+from kpm.models.dse_operators import fit_operators
+from kpm.solvers.cross_fitting import Folds, contiguous_folds, leave_one_out, out_of_fold, unexplained
+from kpm.solvers.realization import Realization
+from kpm.training.losses import check_finite
+
+SCHEDULES = ("staged", "joint")
+
+
+@dataclasses.dataclass(frozen=True)
+class DSETrainConfig:
+    """How a deep spectral encoder is trained."""
+
+    schedule: str = "staged"
+    """staged: two stages, and operators do not train the encoder. joint: all losses train everything from the start."""
+    stage_one: int = 25
+    """Epochs of the realization alone."""
+    stage_two: int = 100
+    """Epochs of all losses."""
+    segment: int = 1000
+    """Frames per step: a piece of a long sequence, or several short ones."""
+    learning_rate: float = 1e-3
+    """Of Adam, for dictionaries and read-outs."""
+    encoder_rate: float = 1e-3
+    """Of Adam, for encoder, block features and decoder."""
+    cosine: bool = True
+    """Whether the rates fall to zero over the epochs, along a cosine."""
+    folds: int = 5
+    """Blocks of the cross-fitting."""
+    correlation_weight: float = 1.0
+    """Of minus the mean canonical correlation (published reading: minus their sum)."""
+    reconstruction_weight: float = 0.1
+    """Of the share of the variance of the frames that is not predicted (published reading: their squared error)."""
+    readout_steps: int = 200
+    """Steps of the last fit of the read-outs."""
+    readout_decay: float = 1e-3
+    """Weight decay of that fit."""
+    seed: int = 7253
+    """Of weights, segments and dropout."""
+
+    def __post_init__(self) -> None:
+        pick("schedule", self.schedule, SCHEDULES)
+        for name, least in (("stage_one", 0), ("stage_two", 0), ("segment", 2), ("folds", 2), ("readout_steps", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "encoder_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("correlation_weight", "reconstruction_weight", "readout_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @classmethod
+    def published(cls, **changes) -> DSETrainConfig:
+        """Rates and weights of the published code for oscillators (for images: encoder 1e-3, correlations 1e-4)."""
+        return cls(**{"encoder_rate": 1e-4, "correlation_weight": 1e-3, "reconstruction_weight": 1.0, **changes})
+
+    def quick(self) -> DSETrainConfig:
+        """A few seconds: enough to see the losses fall."""
+        return dataclasses.replace(self, stage_one=5, stage_two=10, readout_steps=50)
+
+    @property
+    def epochs(self) -> int:
+        return self.stage_one + self.stage_two
+
+    def share(self, epoch: int) -> float:
+        """Of the learning rates, in an epoch."""
+        return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs)) if self.cosine else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DSETrained:
+    """A fitted model, the losses of the last step of each epoch (as they enter the sum), and the wall seconds."""
+
+    model: DSE
+    history: list[dict[str, Any]]
+    wall_s: float
+
+
+def train(
+    y: Tensor,
+    sizes: DSEConfig | None = None,
+    config: DSETrainConfig | None = None,
+    *,
+    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> DSETrained:
+    """Train and fit a deep spectral encoder.
+
+    Parameters
+    ----------
+    y : Tensor
+        ``(time, *element)``, or ``(n, time, *element)``: sequences of one process. Images are uint8, or in [0, 1].
+    sizes : DSEConfig, optional
+        With ``reading="published"``, what is done is `kpm.training.dse_published.train`.
+    config : DSETrainConfig, optional
+        By default `DSETrainConfig()`, or `DSETrainConfig.published()` in that reading.
+    after_epoch : callable, optional
+        Given the number of the epoch and its losses.
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape, too few frames, numbers that are not finite, a constant channel, or windows with too little
+        variety for `rank` correlations.
+    NonFiniteLoss
+        If a loss is not finite; names epoch and term.
+    """
+    began = time.monotonic()
+    sizes = sizes or DSEConfig()
+    if sizes.is_published:
+        from kpm.training import dse_published
+
+        return dse_published.train(y, sizes, config or DSETrainConfig.published(), after_epoch=after_epoch)
+    config = config or DSETrainConfig()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = prepared(y, sizes)
+        y = model.sequences(y, model.fewest_frames)
+        networks = [model.dictionary, model.observation_dictionary, model.state_readout, model.observation_readout]
+        groups = [
+            {"params": parameters(model.encoder, model.heads, model.decoder)},
+            {"params": parameters(*networks)},
+        ]
+        optimizer = torch.optim.Adam(groups, fused=True)
+        history, previous = [], None
+        for epoch in range(config.epochs):
+            whole = epoch >= config.stage_one or config.schedule == "joint"
+            for group, rate in zip(optimizer.param_groups, (config.encoder_rate, config.learning_rate)):
+                group["lr"] = rate * config.share(epoch)
+            model.train()
+            for segment in segments(y, config.segment, model.fewest_frames):
+                terms, previous = losses(model, segment, config, previous, whole)
+                optimizer.zero_grad()
+                sum(terms.values()).backward()
+                optimizer.step()
+            history.append({"epoch": epoch, **check_finite(terms, f"epoch {epoch}")})
+            if after_epoch:
+                after_epoch(epoch, history[-1])
+        if previous is not None:
+            model.realization = previous
+        fit(model, y, config)
+    return DSETrained(model, history, time.monotonic() - began)
+
+
+def prepared(y: Tensor, sizes: DSEConfig) -> DSE:
+    """A new model on the device of `y`, with the scale of `y`."""
+    model = DSE(sizes)
+    model.set_scale(y)
+    return model.to(y.device)
+
+
+def parameters(*networks: nn.Module) -> list[nn.Parameter]:
+    return [p for network in networks for p in network.parameters() if p.requires_grad]
+
+
+def segments(y: Tensor, length: int, least: int) -> Iterator[Tensor]:
+    """Pieces ``(n, time, *element)`` of about `length` frames for one epoch, in random order.
+
+    Sequences that are longer give pieces that begin anywhere, as many as they are longer; shorter ones come whole,
+    several at a time. So the rows of one piece share frames only within a sequence, as cross-fitting supposes.
+    """
+    count, time = y.shape[:2]
+    length = max(length, least)
+    if time <= length:
+        for index in torch.randperm(count).split(max(1, length // time)):
+            yield y[index.to(y.device)]
+        return
+    for i in torch.randperm(count * math.ceil(time / length)).tolist():
+        start = int(torch.randint(time - length + 1, ()))
+        yield y[i % count, start : start + length][None]
+
+
+def losses(
+    model: DSE, y: Tensor, config: DSETrainConfig, previous: Realization | None = None, whole: bool = True
+) -> tuple[dict[str, Tensor], Realization]:
+    """Weighted losses on sequences `y` ``(n, time, *element)``, and the realization they were found with.
+
+    - ``correlation``: minus the mean of the leading canonical correlations of block features;
+    - ``transition``, ``output``: share of the state features after a step, and of the observation features, that the
+      operator of the other blocks does not explain, in whitened coordinates (`cross_fitting.unexplained`);
+    - ``state_readout``, ``observation_readout``: squared error of states and codes read from these predictions, in
+      units of their variances;
+    - ``reconstruction``: that of frames decoded from them, with operators taken as constant.
+
+    In the staged schedule only the first and the last train encoder and block features: operators can be made to look
+    good by states that vary less. Without `whole`, only the first is there.
+    """
+    codes = model.encode(y)
+    past, future = model.blocks(codes)
+    found = model.find_realization(past, future, previous)
+    terms = {"correlation": config.correlation_weight * found.loss / found.rank}
+    if not whole:
+        return terms, found
+    live = model.states(past, found)
+    now = model.present(codes)[:, 1:].flatten(0, 1)
+    x, code = (live, now) if config.schedule == "joint" else (live.detach(), now.detach())
+    z, seen = model.dictionary(x), model.observe(code)
+    before, after = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
+    folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
+    transitions = leave_one_out(before, after, model.penalty, folds)
+    outputs = leave_one_out(after, seen, model.config.ridge_output, folds)
+    ahead = out_of_fold(before, transitions, folds)
+    terms["transition"] = unexplained((ahead - after)[:, 1:], after[:, 1:])  # not of the constant
+    terms["output"] = unexplained(out_of_fold(after, outputs, folds) - seen, seen)
+    terms["state_readout"] = relative(model.state_readout(ahead.to(code.dtype)), x[:, 1:].flatten(0, 1))
+    read = model.observation_readout(out_of_fold(ahead, outputs, folds).to(code.dtype))
+    terms["observation_readout"] = relative(read, code)
+    frames = predicted_frames(model, live, transitions, outputs, folds)
+    target = model.present(model.inputs(y))[:, 1:].flatten(0, 1)
+    terms["reconstruction"] = config.reconstruction_weight * relative(frames, target)
+    return terms, found
+
+
+def predicted_frames(model: DSE, states: Tensor, transitions: Tensor, outputs: Tensor, folds: Folds) -> Tensor:
+    """Inputs decoded from states ``(n, time, rank)`` a step before, by given operators, ``(n (time - 1), *inputs)``."""
+    z = model.dictionary(states)[:, :-1].flatten(0, 1)
+    seen = out_of_fold(z, (transitions @ outputs).detach(), folds)
+    return model.decoder(model.observation_readout(seen.to(dtype_of(model.decoder))))
+
+
+def relative(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error in units of the mean variance of the target over rows."""
+    variance = target.detach().flatten(1).double().var(0, correction=0).mean()
+    return (estimate - target).double().square().mean() / variance
+
+
+def fit(model: DSE, y: Tensor, config: DSETrainConfig) -> None:
+    """Operators and noise of all training data, then read-outs and decoder on out-of-fold features."""
+    z, codes = fit_operators(model, y, config.folds)
+    before, after, code = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1), codes[:, 1:].flatten(0, 1)
+    rank = model.config.rank
+    with torch.no_grad():
+        seen = model.observe(code)
+        folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
+        ahead = out_of_fold(before, leave_one_out(before, after, model.penalty, folds), folds)
+        shown = out_of_fold(ahead, leave_one_out(after, seen, model.config.ridge_output, folds), folds)
+    fit_readout(model.state_readout, ahead, after[:, 1 : 1 + rank], config)
+    fit_readout(model.observation_readout, shown, code, config)
+    fit_decoder(model, y, shown.unflatten(0, (len(z), -1)), config)
+    model.eval()
+
+
+def fit_readout(readout: nn.Module, features: Tensor, target: Tensor, config: DSETrainConfig) -> None:
+    """The last steps of a read-out, on features ``(rows, d)`` that are given once and for all."""
+    optimizer = torch.optim.Adam(readout.parameters(), 1e-3, weight_decay=config.readout_decay)
+    features = features.to(dtype_of(readout))
+    for _ in range(config.readout_steps):
+        optimizer.zero_grad()
+        relative(readout(features), target).backward()
+        optimizer.step()
+
+
+def fit_decoder(model: DSE, y: Tensor, shown: Tensor, config: DSETrainConfig) -> None:
+    """The last steps of the decoder, for the read-out as it is now; `shown` ``(n, time, observation_features)``.
+
+    Each step takes a piece of one sequence.
+    """
+    optimizer = torch.optim.Adam(model.decoder.parameters(), 1e-3)
+    count, time = shown.shape[:2]
+    length, first = min(config.segment, time), model.config.window + model.config.gap + 1
+    with torch.no_grad():
+        codes = model.observation_readout(shown.to(dtype_of(model.decoder)))
+    for _ in range(config.readout_steps):
+        i, start = int(torch.randint(count, ())), int(torch.randint(time - length + 1, ()))
+        piece = y[i : i + 1, first + start : first + start + length + model.config.delays - 1]
+        optimizer.zero_grad()
+        relative(model.decoder(codes[i, start : start + length]), model.inputs(piece)[0]).backward()
+        optimizer.step()

@@ -1,0 +1,90 @@
+"""Networks of the deep spectral encoder: published sizes, and block features against one window at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from kpm.errors import UserError
+from kpm.models import dse_networks as networks
+from kpm.models.dse_networks import DSEConfig
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_published_sizes():
+    """Numbers of parameters of the published code."""
+    vdp, sl, quad = DSEConfig.van_der_pol(), DSEConfig.stuart_landau(), DSEConfig.quad_link()
+    assert (count(networks.signal_encoder(vdp)), count(networks.signal_decoder(vdp))) == (31986, 31966)
+    assert (count(networks.signal_encoder(sl)), count(networks.signal_decoder(sl))) == (30706, 30676)
+    assert (count(networks.ImageEncoder()), count(networks.ImageDecoder())) == (43520, 22713)
+    heads = [count(networks.BlockHeads(c.code, c.window, c.head_hidden)) for c in (vdp, sl, quad)]
+    assert heads == [35250, 70450, 102500]
+    assert [(c.rank, c.state_features, c.observation_features) for c in (vdp, sl, quad)] == [
+        (9, 30, 30),
+        (13, 30, 30),
+        (20, 50, 50),
+    ]
+    assert (vdp.gap, sl.gap, quad.gap) == (29, 9, 0)
+    assert DSEConfig.van_der_pol(reading="published").gap == 0
+    assert DSEConfig.van_der_pol(reading="published").dropout == 0.1
+
+
+def test_images_in_and_out():
+    images = torch.rand(3, 1, 48, 48)
+    codes = networks.ImageEncoder(7)(images)
+    assert codes.shape == (3, 7)
+    back = networks.ImageDecoder(7)(codes)
+    assert back.shape == images.shape and (back > 0).all() and (back < 1).all()
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_block_features_equal_one_window_at_a_time(hidden):
+    code, window, time = 3, 5, 12
+    torch.manual_seed(0)
+    heads = networks.BlockHeads(code, window, hidden).double()
+    codes = torch.randn(2, time, code, dtype=torch.float64)
+    past, future = heads(codes)
+    assert past.shape == future.shape == (2, time - window + 1, code)
+    weights, biases = ([p.detach().numpy() for p in part] for part in (heads.weights, heads.biases))
+
+    def read(j, values):
+        x = values @ weights[0][j] + biases[0][j, 0]
+        return x if not hidden else np.maximum(x, 0) @ weights[1][j] + biases[1][j, 0]
+
+    for n in range(2):
+        for t in range(time - window + 1):
+            for j in range(code):
+                values = codes[n, t : t + window, j].numpy()
+                np.testing.assert_allclose(future[n, t, j].item(), read(j, values).item(), atol=1e-12)
+                np.testing.assert_allclose(past[n, t, j].item(), read(j, values[::-1]).item(), atol=1e-12)
+    past.sum().backward()
+    assert all((p.grad != 0).any() for p in heads.parameters())
+
+
+def test_state_dictionary():
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 2, dtype=torch.float64)
+    explicit = networks.StateDictionary(2, 8, (5,), 0.0, explicit=True)(x)
+    assert explicit.shape == (4, 6, 8) and explicit.dtype == torch.float64
+    assert (explicit[..., 0] == 1).all() and torch.equal(explicit[..., 1:3], x)
+    plain = networks.StateDictionary(2, 8, (5,), 0.0, explicit=False)(x)
+    assert plain.shape == (4, 6, 8) and plain[..., 0].std() > 0
+    assert networks.StateDictionary(2, 3, (5,), 0.0, explicit=True)(x).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reading": "clear"}, "unknown reading 'clear'; did you mean 'clean'"),
+        ({"element": (3, 48, 48)}, "element: expected"),
+        ({"element": (1, 48, 48)}, "delays: expected 1 for images, got 30"),
+        ({"rank": 51}, "rank: 51 states cannot come from 50 features"),
+        ({"state_features": 9}, "state_features: expected at least 10"),
+        ({"window": 0}, "window: expected at least 1"),
+    ],
+)
+def test_bad_sizes(changes, message):
+    with pytest.raises((UserError, ValueError), match=message):
+        DSEConfig(**changes)

@@ -1,0 +1,280 @@
+"""Training of the deep spectral encoder: what each loss trains, both readings step by step, and what comes out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from kpm.errors import UserError
+from kpm.models.dse import DSE
+from kpm.models.dse_networks import DSEConfig
+from kpm.solvers.cross_fitting import contiguous_folds, out_of_fold, ridge
+from kpm.training import dse, dse_published
+from kpm.training.dse import DSETrainConfig, train
+
+OMEGA = 0.3
+SMALL = {"delays": 3, "encoder_hidden": (16,), "code": 8, "window": 4, "head_hidden": 4, "rank": 2, "element": (2,)}
+SMALL |= {"state_features": 6, "observation_features": 4, "state_hidden": (8,), "observation_hidden": (8,)}
+QUICK = {"stage_one": 2, "stage_two": 2, "readout_steps": 3, "segment": 100}
+
+
+def rotation(time=200, noise=0.1, seed=0):
+    t = torch.arange(time, dtype=torch.float64)
+    y = torch.stack([torch.cos(OMEGA * t), torch.sin(OMEGA * t)], -1)
+    return y + noise * torch.randn(time, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def sizes(**changes):
+    return DSEConfig(**(SMALL | changes))
+
+
+def ready(y, **changes):
+    torch.manual_seed(0)
+    return dse.prepared(y, sizes(**changes)).double()
+
+
+def lstsq(x, y, penalty):
+    x, y = x.detach().numpy(), y.detach().numpy()
+    more = np.sqrt(penalty) * np.eye(x.shape[1])
+    return np.linalg.lstsq(np.vstack([x, more]), np.vstack([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
+
+
+@pytest.mark.xfail(
+    reason="the filter of a short training does not follow the rotation closely enough yet", strict=False
+)
+def test_learns_a_harmonic_that_is_not_in_the_signal():
+    """The position of a rotation has one frequency; squares of it have the second one, and a constant."""
+    y = rotation(600, 0.05)[:, :1]
+    config = DSETrainConfig(
+        stage_one=10, stage_two=10, segment=300, readout_steps=50, encoder_rate=3e-3, learning_rate=3e-3
+    )
+    trained = train(y, sizes(element=(1,), delays=10, rank=4, state_features=8), config)
+    values = trained.model.eigenvalues()
+    for m, bound in ((0, 1e-9), (1, 0.005), (2, 0.02)):
+        for sign in (1, -1):
+            assert (values - np.exp(1j * sign * m * OMEGA)).abs().min() < bound
+    first, last = trained.history[10], trained.history[-1]
+    assert all(last[name] < first[name] for name in ("transition", "output", "reconstruction"))
+    assert trained.history[9].keys() == {"epoch", "correlation"}
+    new = rotation(300, 0.0)[:, :1]
+    filtered = trained.model.filter(new + 0.05 * torch.randn(new.shape, generator=torch.Generator().manual_seed(1)))
+    assert (filtered.predictions[50:] - new[59:]).square().mean() < 0.1 * new.var()
+    ahead = trained.model.predict(new[:200], 20)
+    assert (ahead.predictions - new[200:220]).square().mean() < 0.2 * new.var()
+
+
+@pytest.mark.parametrize("reading", ["clean", "published"])
+def test_same_seed_same_model(reading):
+    state = torch.random.get_rng_state()
+    config = DSETrainConfig(**QUICK)
+    one, two, other = (
+        train(rotation(), sizes(reading=reading, dropout=0.1), c).model.state_dict()
+        for c in (config, config, dataclasses.replace(config, seed=1))
+    )
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not torch.equal(one["transition"], other["transition"])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(torch.isnan(value).any() for value in one.values())
+
+
+@pytest.mark.parametrize("schedule", ["staged", "joint"])
+def test_what_each_loss_trains(schedule):
+    y = rotation()
+    model = ready(y)
+    terms, _ = dse.losses(model, y[None], DSETrainConfig(schedule=schedule, folds=3))
+    parts = {name: list(getattr(model, name).parameters()) for name in ("encoder", "heads", "dictionary", "decoder")}
+    parts |= {"observe": list(model.observation_dictionary.parameters())}
+    parts |= {"read_state": list(model.state_readout.parameters())}
+    parts |= {"read_code": list(model.observation_readout.parameters())}
+    trained = {}
+    for name, term in terms.items():
+        found = {}
+        for part, weights in parts.items():
+            gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+            found[part] = any(g is not None and (g != 0).any() for g in gradients)
+        trained[name] = {part for part, does in found.items() if does}
+    both = {"encoder", "heads"}
+    more = both if schedule == "joint" else set()
+    code = {"encoder"} if schedule == "joint" else set()
+    assert trained == {
+        "correlation": both,
+        "transition": {"dictionary"} | more,
+        "output": {"dictionary", "observe"} | more,
+        "state_readout": {"dictionary", "read_state"} | more,
+        "observation_readout": {"dictionary", "observe", "read_code"} | more | code,
+        "reconstruction": both | {"dictionary", "read_code", "decoder"},
+    }
+
+
+def test_losses_are_those_of_operators_that_have_not_seen_the_block():
+    """Against numpy, fold by fold with explicit rows; also the pairs: state t with the code at t."""
+    y = rotation()
+    model, config = ready(y), DSETrainConfig(folds=3)
+    terms, found = dse.losses(model, y[None], config)
+    start = 4 + 2  # window and gap
+    codes = model.encode(y[None])
+    x = model.states(model.blocks(codes)[0], found)[0]
+    z = model.dictionary(x).detach().numpy()
+    rows = len(z) - 1
+    code = codes[0, start + 1 : start + 1 + rows].detach()
+    seen = model.observe(code).detach().numpy()
+    ahead, shown, here = np.empty_like(z[1:]), np.empty_like(seen), np.empty_like(seen)
+    penalty = np.array([0.0] + 5 * [model.config.ridge_transition])
+    for block in np.array_split(np.arange(rows), 3):
+        near = np.arange(block[0] - model.purge, block[-1] + model.purge + 1)
+        kept = np.setdiff1d(np.arange(rows), near)
+        a = np.linalg.solve(z[kept].T @ z[kept] + np.diag(penalty), z[kept].T @ z[kept + 1])
+        b = np.linalg.solve(z[kept + 1].T @ z[kept + 1] + 1e-3 * np.eye(6), z[kept + 1].T @ seen[kept])
+        ahead[block], here[block] = z[block] @ a, z[block + 1] @ b
+        shown[block] = ahead[block] @ b
+
+    def share(residual, target):
+        covariance = np.cov(target.T, bias=True)
+        covariance += 1e-4 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        return np.mean(residual @ np.linalg.inv(covariance) * residual) * 1.0
+
+    def squared(estimate, target):
+        return np.mean((estimate - target) ** 2) / target.var(0).mean()
+
+    with torch.no_grad():
+        read = model.state_readout(torch.from_numpy(ahead)).numpy()
+        back = model.observation_readout(torch.from_numpy(shown))
+        frames = model.decoder(back).numpy()
+    windows = np.stack([model.inputs(y[None])[0, start + 1 + i].numpy() for i in range(rows)])
+    expected = {
+        "correlation": -found.correlations[:2].mean().item(),
+        "transition": share((ahead - z[1:])[:, 1:], z[1:, 1:]),
+        "output": share(here - seen, seen),
+        "state_readout": squared(read, x[1:].detach().numpy()),
+        "observation_readout": squared(back.numpy(), code.numpy()),
+        "reconstruction": 0.1 * squared(frames, windows),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name].item(), value, rtol=1e-8, err_msg=name)
+
+
+def test_segments():
+    torch.manual_seed(0)
+    long = torch.arange(250.0).reshape(1, 250, 1).expand(2, 250, 1)
+    pieces = list(dse.segments(long, 100, 20))
+    assert len(pieces) == 6 and all(p.shape == (1, 100, 1) for p in pieces)
+    assert all((p.diff(dim=1) == 1).all() for p in pieces)
+    assert len({float(p[0, 0, 0]) for p in pieces}) > 3
+    short = torch.arange(7.0).reshape(7, 1, 1).expand(7, 30, 1)
+    pieces = list(dse.segments(short, 100, 20))
+    assert [p.shape[0] for p in pieces] == [3, 3, 1]
+    assert sorted(torch.cat(pieces)[:, 0, 0].tolist()) == list(range(7))
+    assert [p.shape for p in dse.segments(long[:1], 10, 240)] == [(1, 240, 1)] * 2
+
+
+def test_memory_does_not_grow_with_the_record():
+    """What a step holds is one segment."""
+    assert {p.shape[1] for p in dse.segments(torch.zeros(10, 1500, 1), 1000, 60)} == {1000}
+
+
+def test_many_sequences():
+    y = torch.stack([rotation(60, seed=k) for k in range(4)])
+    trained = train(y, sizes(), DSETrainConfig(**QUICK, folds=2))
+    assert trained.model.filter(y).predictions.shape == (4, 58, 2)
+
+
+def test_published_steps_pair_as_published():
+    """With steps too small to change anything, the operators are those of index pairs written out."""
+    y = rotation()
+    model = ready(y, reading="published")
+    config = DSETrainConfig.published(stage_one=1, stage_two=1, learning_rate=1e-300, encoder_rate=1e-300)
+    run = dse_published._Run(model, y[None], dataclasses.replace(config, readout_steps=0))
+    terms = run.stage_one(fold=2)
+    codes, x = run.codes, run.states
+    np.testing.assert_array_equal(codes.numpy(), model.encode(y[None])[0, 4 : 4 + len(x)].detach().numpy())
+    z = model.dictionary(x)
+    a = lstsq(z[:-1], z[1:], 1e-2)
+    np.testing.assert_allclose(run.transition.numpy(), a, atol=1e-9)
+    guess = model.state_readout(z[:-1] @ torch.from_numpy(a))  # entry i is about time i + 1
+    zb, seen = model.dictionary(guess), model.observe(codes)
+    np.testing.assert_allclose(run.output.numpy(), lstsq(zb[:-1], seen[2:], 1e-3), atol=1e-9)
+
+    block = np.array_split(np.arange(len(z) - 1), 5)[2]
+    rest = np.setdiff1d(np.arange(len(z) - 1), block)
+    v = lstsq(z[rest], z[rest + 1], 1e-2)
+    error = ((z[block].detach().numpy() @ v - z[block + 1].detach().numpy()) ** 2).sum(1).mean() + 1e-2 * (v**2).sum()
+    np.testing.assert_allclose(terms["transition"].item(), error, rtol=1e-9)
+
+    b = torch.from_numpy(lstsq(zb[:-1], seen[2:], 1e-3))
+    frames = model.decoder(model.observation_readout(zb @ b))
+    expected = (frames - model.inputs(y[None])[0, 5 : 5 + len(frames)]).square().mean()
+    terms = run.stage_two()
+    np.testing.assert_allclose(terms["reconstruction"].item(), expected.item(), rtol=1e-9)
+    np.testing.assert_allclose(terms["correlation"].item(), -1e-3 * model.correlations[:2].sum().item(), rtol=1e-9)
+
+    run.finish()
+    folds = contiguous_folds(1, len(z) - 1, 5)
+    transitions = torch.stack([ridge(z[:-1], z[1:], 1e-2, keep) for keep in folds.keep])
+    np.testing.assert_allclose(model.transition.numpy(), transitions.mean(0).detach().numpy(), atol=1e-9)
+    guess = model.state_readout(z[:-1] @ model.transition)
+    zb = model.dictionary(guess)
+    outputs = torch.stack([ridge(zb, seen[:-1], 1e-3, keep) for keep in folds.keep])
+    np.testing.assert_allclose(model.output.numpy(), outputs.mean(0).detach().numpy(), atol=1e-9)
+    assert out_of_fold(zb, outputs, folds).shape == (len(z) - 1, 4)
+
+
+def test_what_the_published_reading_leaves_alone():
+    """Block features are never trained, dropout ends with the first epoch of stage two; the spectrum is a stale one."""
+    y, modes = rotation(), []
+
+    def watch(epoch, _):
+        modes.append(epoch)
+
+    torch.manual_seed(DSETrainConfig().seed)
+    fresh = DSE(sizes(reading="published"))
+    trained = train(y, sizes(reading="published"), DSETrainConfig.published(**QUICK), after_epoch=watch).model
+    same = {
+        k: torch.equal(v, fresh.state_dict()[k])
+        for k, v in trained.state_dict().items()
+        if k in dict(fresh.named_parameters())
+    }
+    assert all(equal for k, equal in same.items() if k.startswith("heads"))
+    assert not any(
+        equal for k, equal in same.items() if k.startswith(("encoder", "dictionary", "decoder")) and "weight" in k
+    )
+    assert modes == [0, 1, 2, 3]
+    assert not torch.equal(trained.spectral_transition, trained.transition)
+    clean = train(y, sizes(), DSETrainConfig(**QUICK)).model
+    assert torch.equal(clean.spectral_transition, clean.transition)
+    assert not torch.equal(clean.fold_transition, clean.transition)
+    assert (clean.eigenvalues() - 1).abs().min() < 1e-9 < (trained.eigenvalues() - 1).abs().min()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": "stage"}, "unknown schedule 'stage'; did you mean 'staged'"),
+        ({"folds": 1}, "folds must be at least 2, got 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"reconstruction_weight": -1.0}, "reconstruction_weight must not be negative"),
+    ],
+)
+def test_bad_config(change, message):
+    with pytest.raises(UserError, match=message):
+        DSETrainConfig(**change)
+
+
+@pytest.mark.parametrize("reading", ["clean", "published"])
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (rotation()[:10], "y: at least 1. frames are needed, got shape"),
+        (torch.ones(200, 2), "y: a channel is constant"),
+        (rotation().where(rotation() < 1, torch.nan), r"y\[0, .*\] is not finite but NaN"),
+        (torch.tensor([1.0, -1.0]).repeat(100)[:, None].expand(200, 2), "rank: 4 asked for, but past has fewer"),
+    ],
+)
+def test_bad_data(reading, y, message):
+    with pytest.raises(ValueError, match=message):
+        train(y, sizes(reading=reading, rank=4, state_features=8), DSETrainConfig(**QUICK))
+
+
+def test_published_takes_one_sequence():
+    with pytest.raises(ValueError, match="the published reading takes one sequence, got 2"):
+        train(rotation()[None].repeat(2, 1, 1), sizes(reading="published"))
