@@ -41,7 +41,7 @@ def lstsq(x, y, penalty):
 
 
 @pytest.mark.xfail(
-    reason="the filter of a short training does not follow the rotation closely enough yet", strict=False
+    reason="the filter of a short training does not follow the rotation yet", strict=False
 )
 def test_learns_a_harmonic_that_is_not_in_the_signal():
     """The position of a rotation has one frequency; squares of it have the second one, and a constant."""
