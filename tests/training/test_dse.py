@@ -40,9 +40,7 @@ def lstsq(x, y, penalty):
     return np.linalg.lstsq(np.vstack([x, more]), np.vstack([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
 
 
-@pytest.mark.xfail(
-    reason="the filter of a short training does not follow the rotation yet", strict=False
-)
+@pytest.mark.xfail(reason="the filter of a short training does not follow the rotation yet", strict=False)
 def test_learns_a_harmonic_that_is_not_in_the_signal():
     """The position of a rotation has one frequency; squares of it have the second one, and a constant."""
     y = rotation(600, 0.05)[:, :1]
