@@ -22,7 +22,8 @@ from kpm.models.copy_memory import (
 from kpm.training.fit import FitConfig
 from kpm.training.run_folder import about
 
-_HELD_OUT = 0x636F7079  # mixed into the seed of held-out sequences
+# Mixed into the seed of sequences that are not trained on; those of "train" are drawn as training draws them.
+_DRAWS = {"train": 0x636F7078, "validation": 0x636F7079, "test": 0x636F707A}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +93,12 @@ def data(config: CopyTrainConfig) -> tuple[CopyData, CopyData]:
     return CopyData("train", config.sequences, *sizes), CopyData("validation", config.validation_sequences, *sizes)
 
 
-def held_out(config: CopyTrainConfig) -> Tensor:
-    """Symbols of the held-out sequences, ``(validation_sequences, length)``; the same for the same seed."""
-    draw = torch.Generator().manual_seed((config.seed ^ _HELD_OUT) % (1 << 63))
+def held_out(config: CopyTrainConfig, split: str = "validation") -> Tensor:
+    """Symbols of the sequences of a split, ``(validation_sequences, length)``; the same for the same seed.
+
+    Those of ``"train"`` are no held-out ones, but as many others like those that are trained on.
+    """
+    draw = torch.Generator().manual_seed((config.seed ^ _DRAWS[pick("split", split, _DRAWS)]) % (1 << 63))
     return torch.randint(config.symbols, (config.validation_sequences, config.length), generator=draw)
 
 

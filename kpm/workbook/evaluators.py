@@ -12,8 +12,10 @@ from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
 from kpm.models.channel_basis import ChannelBasis
+from kpm.models.copy_memory import CopyMemoryNet
 from kpm.training import checkpoint
-from kpm.workbook import publish_task
+from kpm.training.copy_memory import CopyTrainConfig, held_out
+from kpm.workbook import kann_copy, publish_task
 from kpm.workbook.evaluate import films, find_judge, judged
 from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
@@ -67,6 +69,23 @@ def network(result: Result) -> dict[str, float]:
     assert result.checkpoint is not None
     return publish_task.measured(paths.root() / result.checkpoint.file)
 
+
+def copier(result: Result) -> dict[str, float]:
+    """Accuracies of a network that copies, and how well the operator of its delay stands for it.
+
+    The search for fixed points is left out.
+    """
+    assert result.checkpoint is not None
+    model, meta = checkpoint.load_as(CopyMemoryNet, paths.root() / result.checkpoint.file)
+    config = CopyTrainConfig(**meta["train"])
+    drawn = held_out(config, "train"), held_out(config, result.split)
+    found = kann_copy.analyse(model.eval(), *drawn, config.delay, config.seed, linearise=False)
+    return network(result) | kann_copy.metrics(found)
+
+
+for _name in ("kann_copy", "kann_copy_gru", "kann_copy_tanh"):
+    # Long rollouts of modes above modulus 1 feel the last digits of float32 states.
+    evaluator(_name, tolerance=0.02, absolute={"recall": 3e-3, "agreement": 3e-3, "covering_modes": 1})(copier)
 
 for _name in ("kann_sentiment", "kann_ecg"):
     evaluator(_name, tolerance=1e-3, absolute={"threshold": 0.1})(network)

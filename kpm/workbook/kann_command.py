@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,22 +19,26 @@ from kpm.datasets import lexicon
 from kpm.datasets.texts import Reviews
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder
+from kpm.models.copy_memory import CopyMemoryNet
 from kpm.models.sentiment import SentimentNet
 from kpm.training import checkpoint
-from kpm.workbook import kann_ecg, kann_sentiment, results
+from kpm.training.copy_memory import CopyTrainConfig, held_out
+from kpm.workbook import kann_copy, kann_ecg, kann_sentiment, results
 
-SHIPPED = {"sentiment": "sentiment_imdb", "ecg": "ecg_ecg5000"}
+SHIPPED = {"sentiment": "sentiment_imdb", "ecg": "ecg_ecg5000", "copy": "copy"}
 PAPER = {
     "sentiment": {"agreement": 0.99, "e_rel": 0.095},
     "ecg": {"agreement": 0.97, "e_rel": 0.0056},
+    "copy": {},  # appendix D of [KANN], which has the copy problem, was not at hand
 }
 
 
 def kann_command(
-    task: tyro.conf.Positional[Literal["sentiment", "ecg"]],
+    task: tyro.conf.Positional[Literal["sentiment", "ecg", "copy"]],
     checkpoint_file: str = "",
     split: str = "test",
     draws: int = 1000,
+    delays: tuple[int, ...] = (),
     seed: int = 7253,
     out: Path | None = None,
     save: bool = False,
@@ -44,23 +50,27 @@ def kann_command(
         task: Which network.
         checkpoint_file: A name in data/checkpoints or a file; the shipped one by default.
         split: The data whose states are analysed.
-        draws: Random directions that scores are held against.
+        draws: Random directions that scores are held against (sentiment).
+        delays: Also train a small network for each of these delays and analyse it, a minute or so each (copy).
         seed: Of these and of samples.
-        out: The JSON file, out/kann_TASK.json by default.
-        save: Add what is found to the results file kann_TASK.
+        out: The JSON file, out/kann_TASK.json (for copy, out/kann_CHECKPOINT.json) by default.
+        save: Add what is found to the results file kann_TASK (for copy, kann_CHECKPOINT).
         progress: Show a progress bar.
     """
     path = _find(checkpoint_file or SHIPPED[task])
-    run = sentiment if task == "sentiment" else ecg
+    if delays and task != "copy":
+        raise UserError(f"delays: goes with copy, not with {task}")
+    run = {"sentiment": sentiment, "ecg": ecg, "copy": functools.partial(copy, delays=delays)}[task]
     metrics, details = run(path, split, draws, seed, progress)
     for name, value in metrics.items():
         beside = f" (paper {PAPER[task][name]})" if name in PAPER[task] else ""
         print(f"{name:<28}{value:.6g}{beside}")
-    target = out or paths.root() / "out" / f"kann_{task}.json"
+    name = f"kann_{path.stem if task == 'copy' else task}"
+    target = out or paths.root() / "out" / f"{name}.json"
     files.write_json(target, {"checkpoint": path.stem, "split": split, "metrics": metrics, "details": details})
     print(f"written to {target.name}")
     if save:
-        _save(task, path, split, metrics, details)
+        _save(name, path, split, metrics, PAPER[task], details)
     return 0
 
 
@@ -185,18 +195,37 @@ def ecg(path: Path, split: str, draws: int, seed: int, progress: bool) -> tuple[
     return metrics, details
 
 
-def _save(task: str, path: Path, split: str, metrics: dict[str, float], details: dict[str, Any]) -> None:
-    result = results.load(f"kann_{task}")
+def copy(
+    path: Path, split: str, draws: int, seed: int, progress: bool, delays: tuple[int, ...] = ()
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures and tables of a network that copies, on sequences that it was not trained on."""
+    model, meta = checkpoint.load_as(CopyMemoryNet, path)
+    config = CopyTrainConfig(**meta["train"])
+    found = kann_copy.analyse(model.eval(), held_out(config, "train"), held_out(config, split), config.delay, seed)
+    details = {
+        "errors": {name: part.errors.tolist() for name, part in found.fidelity.items()},
+        "moduli": {name: values.abs().tolist() for name, values in found.eigenvalues().items()},
+    }
+    if delays:
+        with tempfile.TemporaryDirectory() as folder:
+            details["delays"] = kann_copy.by_delay(delays, Path(folder))
+    return kann_copy.metrics(found), details
+
+
+def _save(
+    name: str, path: Path, split: str, metrics: dict[str, float], paper: dict[str, float], details: dict[str, Any]
+) -> None:
+    result = results.load(name)
     if result.split != split or result.checkpoint is None or result.checkpoint.status() != "ok":
-        raise UserError(f"save: kann_{task}.json is of {result.split!r} and {result.checkpoint}")
+        raise UserError(f"save: {name}.json is of {result.split!r} and {result.checkpoint}")
     if (paths.root() / result.checkpoint.file).resolve() != path.resolve():
-        raise UserError(f"save: kann_{task}.json is of {result.checkpoint.file}")
+        raise UserError(f"save: {name}.json is of {result.checkpoint.file}")
     results.save(
         dataclasses.replace(
             result,
             metrics={**result.metrics, **metrics},
-            paper={**result.paper, **PAPER[task]},
+            paper={**result.paper, **paper},
             details={**(result.details or {}), **details},
         )
     )
-    print(f"kann_{task}.json has it; kpm results --readme renews the table")
+    print(f"{name}.json has it; kpm results --readme renews the table")
