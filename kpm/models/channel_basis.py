@@ -16,7 +16,11 @@ from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from kpm.models.parts import Parts
+from kpm.datasets.base import SequenceDataset
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.parts import Parts, take_apart
+
+_FILMS = 4096  # to find axes from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,3 +84,32 @@ def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
         warnings.simplefilter("ignore", ConvergenceWarning)
         analysis.fit(vectors.numpy())
     return ChannelBasis.of(torch.from_numpy(analysis.components_.T.copy()))
+
+
+def independent_basis(model: KoopmanAutoencoder, data: SequenceDataset, seed: int = 7253) -> ChannelBasis:
+    """`independent_channels` of at most 4096 of the training films `data`; leaves `model` in eval mode."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:_FILMS]
+    return independent_channels(take_apart(model, data.subset(chosen), "channels"), seed)
+
+
+@torch.no_grad()
+def turn(model: KoopmanAutoencoder, basis: ChannelBasis) -> None:
+    """Give `model` the coordinates of `basis` as channels, in place; what it decodes stays the same.
+
+    The encoder's last layer takes up the analysis, the decoder's first one the synthesis. The operators are fitted to
+    other coordinates then: with fewer pairs of frames than channels they depend on them, so the split changes a little.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layer (`KoopmanAutoencoderConfig.axes`) or another number of channels.
+    """
+    layer = model.encoder.axes
+    if layer is None:
+        raise ValueError("model: its encoder ends without axes, see KoopmanAutoencoderConfig.axes")
+    if len(layer.weight) != len(basis.analysis):
+        raise ValueError(f"basis: expected {len(layer.weight)} channels, got {len(basis.analysis)}")
+    decoder = model.decoder
+    first = decoder.linear.weight if decoder.lstm is None else decoder.lstm.weight_ih_l0
+    layer.weight.copy_(basis.analysis.to(layer.weight).T @ layer.weight)
+    first.copy_(first @ basis.synthesis.to(first).T)

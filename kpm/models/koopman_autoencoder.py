@@ -46,6 +46,10 @@ class KoopmanAutoencoderConfig:
     recurrent : bool
         Whether encoder and decoder end and begin with an LSTM over time; without, each frame is coded by itself and a
         linear layer leads from K to H (the ablation of [SSM-SKD] sec. 7.3).
+    axes : bool
+        Whether a linear map of the latents, K to K and without offset, ends the encoder. An LSTM cannot turn its own
+        outputs; with it the channels can lie along axes that vary independently (`kpm.models.channel_basis.turn`).
+        Not in the thesis.
     """
 
     scope: Scope = "sequence"
@@ -57,6 +61,7 @@ class KoopmanAutoencoderConfig:
     width: int = 32
     channels: int = 3
     recurrent: bool = True
+    axes: bool = False
 
 
 class Output(NamedTuple):
@@ -82,7 +87,7 @@ def _like(net: nn.Module, x: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Frames ``(n, t, c, 64, 64)`` to latents ``(n, t, K)``: five convolutions per frame, then an LSTM over time."""
+    """Frames ``(n, t, c, 64, 64)`` to latents ``(n, t, K)``: five convolutions per frame, an LSTM over time, axes."""
 
     def __init__(self, config: KoopmanAutoencoderConfig):
         super().__init__()
@@ -93,12 +98,16 @@ class Encoder(nn.Module):
             nn.Sequential(Conv2d(8 * w, k, 4, 1, 0), nn.BatchNorm2d(k), nn.Tanh()),
         )
         self.lstm = nn.LSTM(k, k, batch_first=True) if config.recurrent else None
+        self.axes = nn.Linear(k, k, bias=False) if config.axes else None
+        if self.axes is not None:
+            nn.init.eye_(self.axes.weight)
 
     def forward(self, frames: Tensor) -> Tensor:
         n, t = frames.shape[:2]
         features = self.cnn(_like(self.cnn, frames.flatten(0, 1))).view(n, t, -1)
         with torch.autocast(frames.device.type, enabled=False):
-            return features.float() if self.lstm is None else self.lstm(features.float())[0]
+            latents = features.float() if self.lstm is None else self.lstm(features.float())[0]
+            return latents if self.axes is None else self.axes(latents)
 
 
 class Decoder(nn.Module):

@@ -40,6 +40,9 @@ class TrainConfig:
     """Channels of the first convolution."""
     recurrent: bool = True
     """LSTMs over time in encoder and decoder; without them each frame is coded by itself (ablation)."""
+    axes: bool = False
+    """A linear layer at the encoder's end (not in the thesis); weights without one (--init) get it along independent
+    axes of the training films, found by component analysis without labels."""
     w_reconstruction: float = 16.0
     """Weight of the reconstruction loss."""
     w_absolute: float = 0.0
@@ -122,6 +125,7 @@ class TrainConfig:
             width=self.width,
             channels=channels,
             recurrent=self.recurrent,
+            axes=self.axes,
         )
 
     def quick(self) -> TrainConfig:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from kpm import environment, paths
 from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
+from kpm.models.channel_basis import independent_basis, turn
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
@@ -99,7 +100,7 @@ def train(
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
         plateau = Plateau(config)
         if config.init and not tensors:
-            start_from(config.init, model, state)
+            start_from(config.init, model, state, train_data)
         mean = twin(model) if config.ema else model
         if tensors:
             restore(tensors, model, mean, optimizer)
@@ -190,14 +191,21 @@ def train(
         )
 
 
-def start_from(name: str, model: KoopmanAutoencoder, state: Progress) -> None:
-    """Give `model` the weights of a checkpoint, and note in `state` what went into them."""
+def start_from(name: str, model: KoopmanAutoencoder, state: Progress, data: SequenceDataset) -> None:
+    """Give `model` the weights of a checkpoint, and note in `state` what went into them.
+
+    Axes that the checkpoint has not got are found in the films `data`.
+    """
     path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
     other, meta = checkpoint.load_model(path)
-    noise = {"dropout": 0.0, "static_noise": 0.0}  # no matter of sizes: they may change
-    if dataclasses.replace(other.config, **noise) != dataclasses.replace(model.config, **noise):
+    same = {"dropout": 0.0, "static_noise": 0.0}  # no matter of sizes: they may change
+    new_axes = model.config.axes and not other.config.axes
+    same |= {"axes": True} if new_axes else {}
+    if dataclasses.replace(other.config, **same) != dataclasses.replace(model.config, **same):
         raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
-    model.load_state_dict(other.state_dict())
+    model.load_state_dict(other.state_dict(), strict=not new_axes)
+    if new_axes:
+        turn(model, independent_basis(model, data))
     done = meta["progress"]
     steps = done["step"] if path.name == "last.safetensors" else done["best"]["step"]
     state.before_steps = steps + done.get("before_steps", 0)

@@ -18,15 +18,14 @@ from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.representation import dci, mig, sap
 from kpm.metrics.swaps import SwapConfig
-from kpm.models.channel_basis import ChannelBasis, independent_channels
+from kpm.models.channel_basis import ChannelBasis, independent_basis
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
-from kpm.models.parts import latents, take_apart
+from kpm.models.parts import latents
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
 _FAST = 3  # repeats
-_BASIS_FILMS = 4096
 _MOST = 2560  # films per repeat, of splits that have more than twice as many; Sprites has 2664
 METHODS = {"batch": "skd", "sequence": "ssm_skd"}
 
@@ -198,12 +197,6 @@ def judged(
     return evaluate(
         model, judge, data, explore_on, config, partition, exploration_repeats, dtype, components, basis, progress
     )
-
-
-def independent_basis(model: KoopmanAutoencoder, data: SequenceDataset, seed: int = 7253) -> ChannelBasis:
-    """Independent axes from (at most so many of) the training films `data`, without their labels."""
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:_BASIS_FILMS]
-    return independent_channels(take_apart(model, data.subset(chosen), "channels"), seed)
 
 
 def find(name: str) -> Path:

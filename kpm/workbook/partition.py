@@ -21,11 +21,12 @@ from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.metrics.disentanglement import mean_se
 from kpm.metrics.swaps import SwapConfig
+from kpm.models.channel_basis import independent_basis
 from kpm.models.inference import for_inference
 from kpm.models.parts import Parts, take_apart
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
-from kpm.workbook.evaluate import METHODS, films, find, find_judge, independent_basis, thesis_scores
+from kpm.workbook.evaluate import METHODS, films, find, find_judge, thesis_scores
 from kpm.workbook.results import Result
 
 _EXHAUSTIVE = 12  # components a search through all subsets can take

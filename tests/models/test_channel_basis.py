@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kpm.models.channel_basis import ChannelBasis, independent_channels
+from kpm.models.channel_basis import ChannelBasis, independent_channels, turn
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
 from kpm.models.parts import Parts
 
 
@@ -65,3 +66,34 @@ def test_too_few_films_or_dimensions_are_refused(mixed):
         basis.apply(parts_of(vectors[:, :3]))
     with pytest.raises(ValueError, match=r"got \(4, 4\) and \(3, 3\)"):
         ChannelBasis(torch.eye(4), torch.eye(3))
+
+
+def small(axes: bool, recurrent: bool = True) -> KoopmanAutoencoder:
+    torch.manual_seed(0)
+    config = KoopmanAutoencoderConfig(latent_dim=6, hidden_dim=8, width=4, axes=axes, recurrent=recurrent)
+    return KoopmanAutoencoder(config).eval()
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_a_turned_model_decodes_the_same_from_channels_that_are_the_coordinates(recurrent):
+    model, frames = small(True, recurrent), torch.rand(2, 8, 3, 64, 64)
+    plain = small(False, recurrent)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "encoder.axes.weight"})
+    with torch.no_grad():
+        before = model.encode(frames)
+        assert torch.equal(before, plain.encode(frames))  # it begins as the identity
+        films = model.decode(before)
+        analysis = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+        for _ in range(2):  # a second turn goes on from the first
+            turn(model, ChannelBasis.of(analysis))
+        after = model.encode(frames)
+        torch.testing.assert_close(after, before @ analysis @ analysis, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.decode(after), films, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(after, before, atol=0.1)
+
+
+def test_turning_needs_axes_of_the_same_size():
+    with pytest.raises(ValueError, match="its encoder ends without axes"):
+        turn(small(False), ChannelBasis.of(torch.eye(6)))
+    with pytest.raises(ValueError, match="basis: expected 6 channels, got 5"):
+        turn(small(True), ChannelBasis.of(torch.eye(5)))
