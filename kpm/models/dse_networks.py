@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kpm.errors import pick
+from kpm.solvers.cross_fitting import ridge
 
 READINGS = ("clean", "published")
 
@@ -170,17 +171,14 @@ class BlockHeads(nn.Module):
         rows = codes.reshape(-1, *codes.shape[-2:]).permute(2, 0, 1).contiguous().unfold(-1, window, 1)
         count = rows.shape[2]
         rows = rows.flatten(1, 2)
-        features = (self._read(rows, first) for first in (self.weights[0].flip(1), self.weights[0]))
-        past, future = (
-            f.squeeze(-1).unflatten(1, (-1, count)).permute(1, 2, 0).reshape(*batch, count, -1) for f in features
-        )
-        return past, future
-
-    def _read(self, rows: Tensor, first: Tensor) -> Tensor:
-        x = torch.baddbmm(self.biases[0], rows, first)
+        first, bias = self.weights[0], self.biases[0]
+        # Both directions in one product; their hidden layers then lie one below the other, (code, 2 rows, hidden).
+        x = torch.baddbmm(torch.cat([bias, bias], -1), rows, torch.cat([first.flip(1), first], -1))
+        x = x.reshape(len(x), -1, first.shape[-1])
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
             x = torch.baddbmm(bias, x.relu_(), weight)
-        return x
+        features = x.reshape(len(x), -1, count, 2).permute(3, 1, 2, 0).reshape(2, *batch, count, -1)
+        return features[0], features[1]
 
 
 class StateDictionary(nn.Module):
@@ -258,6 +256,20 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module], dropout: float = 0.0)
         nn.init.zeros_(linear.bias)
         layers.append(linear)
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def solve_last(net: nn.Sequential, x: Tensor, target: Tensor, penalty: float) -> None:
+    """Set the last layer of a network, linear, to the ridge solution for ``(rows, n)`` to ``(rows, p)``.
+
+    The penalty is per row, in units of the mean variance of what goes into the layer.
+    """
+    hidden = net[:-1](x.to(dtype_of(net))).double()
+    mean, aim = hidden.mean(0), target.double().mean(0)
+    scale = (hidden - mean).square().mean()
+    weight = ridge(hidden - mean, target.double() - aim, penalty * len(x) * scale)
+    net[-1].weight.copy_(weight.mT)
+    net[-1].bias.copy_(aim - mean @ weight)
 
 
 def initialise(net: nn.Module, activation: str) -> nn.Module:

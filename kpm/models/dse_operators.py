@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kpm.solvers.cross_fitting import contiguous_folds, leave_one_out, ridge
+from kpm.solvers.cross_fitting import contiguous_folds, instrumented, ridge
 
 if TYPE_CHECKING:
     from kpm.models.dse import DSE
@@ -48,9 +48,7 @@ def fit_operators(model: DSE, y: Tensor, folds: int = 5) -> tuple[Tensor, Tensor
     before, after, seen = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1), model.observe(now).flatten(0, 1)
     every = z.flatten(0, 1)
     model.transition.copy_(ridge(before, after, model.penalty))
-    model.spectral_transition.copy_(model.transition)
-    parts = contiguous_folds(len(z), z.shape[1] - 1, folds, model.purge, z.device)
-    model.fold_transition.copy_(leave_one_out(before, after, model.penalty, parts).mean(0))
+    fit_spectrum(model, z, future, folds)
     model.output.copy_(ridge(every, seen, model.config.ridge_output))
     process, observation = noise_covariances(model, after - before @ model.transition, seen - every @ model.output)
     model.process_noise.copy_(process)
@@ -59,6 +57,21 @@ def fit_operators(model: DSE, y: Tensor, folds: int = 5) -> tuple[Tensor, Tensor
     model.initial_covariance.copy_(torch.cov(every.mT, correction=0))
     fit_frame_map(model, z, y)
     return z, now
+
+
+def fit_spectrum(model: DSE, z: Tensor, future: Tensor, folds: int) -> None:
+    """The transition of features seen from the future, with those seen from the past as instruments.
+
+    Features ``z`` ``(n, t, d)`` of states carry the noise of the frames they are made of, which makes the transition of
+    the filter, a regression on them, too small for a spectrum: what a noisy feature predicts is less than what it is.
+    The same features of the states that `future` blocks show have noise of their own, so that the covariances of both,
+    at two lags one step apart, have the transition between them and no noise.
+    """
+    ahead = model.dictionary(model.realization.transform_future(future))
+    parts = contiguous_folds(len(z), z.shape[1] - 1, folds, model.purge, z.device)
+    rows = (z[:, :-1].flatten(0, 1), ahead[:, :-1].flatten(0, 1), ahead[:, 1:].flatten(0, 1))
+    model.spectral_transition.copy_(instrumented(*rows, model.penalty))
+    model.fold_transition.copy_(instrumented(*rows, model.penalty, parts.keep).mean(0))
 
 
 def block_features(model: DSE, codes: Tensor) -> tuple[Tensor, Tensor]:

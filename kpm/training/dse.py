@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kpm.errors import UserError, pick
 from kpm.models.dse import DSE
-from kpm.models.dse_networks import DSEConfig, dtype_of
+from kpm.models.dse_networks import DSEConfig, dtype_of, solve_last
 from kpm.models.dse_operators import fit_operators
 from kpm.solvers.cross_fitting import Folds, contiguous_folds, leave_one_out, out_of_fold, unexplained
 from kpm.solvers.realization import Realization
@@ -255,10 +255,15 @@ def fit(model: DSE, y: Tensor, config: DSETrainConfig) -> None:
         folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
         ahead = out_of_fold(before, leave_one_out(before, after, model.penalty, folds), folds)
         shown = out_of_fold(ahead, leave_one_out(after, seen, model.config.ridge_output, folds), folds)
-    fit_readout(model.state_readout, ahead, after[:, 1 : 1 + rank], config)
-    fit_readout(model.observation_readout, shown, code, config)
-    fit_decoder(model, y, shown.unflatten(0, (len(z), -1)), config)
     model.eval()
+    for net, x, target in (
+        (model.state_readout, ahead, after[:, 1 : 1 + rank]),
+        (model.observation_readout, shown, code),
+    ):
+        solve_last(net, x, target, config.readout_decay)
+        fit_readout(net, x, target, config)
+        solve_last(net, x, target, config.readout_decay)
+    fit_decoder(model, y, shown.unflatten(0, (len(z), -1)), config)
 
 
 def fit_readout(readout: nn.Module, features: Tensor, target: Tensor, config: DSETrainConfig) -> None:
@@ -287,3 +292,6 @@ def fit_decoder(model: DSE, y: Tensor, shown: Tensor, config: DSETrainConfig) ->
         optimizer.zero_grad()
         relative(model.decoder(codes[i, start : start + length]), model.inputs(piece)[0]).backward()
         optimizer.step()
+    if not model.config.is_image:
+        target = model.inputs(y)[:, first : first + time].flatten(0, 1)
+        solve_last(model.decoder, codes.flatten(0, 1), target, config.readout_decay)

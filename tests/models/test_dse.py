@@ -136,6 +136,43 @@ def test_spectrum_of_a_rotation_is_exact():
     assert np.abs(rates[:, None] - 1j * OMEGA / 0.1 * np.array([0, 1, -1])).min(0).max() < 1e-9
 
 
+def test_noise_shrinks_the_transition_but_not_the_spectrum():
+    """One noisy frame is a poor state: its regression loses half of the modulus, past against future loses nothing."""
+    torch.manual_seed(0)
+    y = rotation(4000, 0.7)
+    model = DSE(DSEConfig.linear(2, window=1, rank=2)).double()
+    model.set_scale(y)
+    fit_operators(model, y)
+    regressed = np.abs(np.linalg.eigvals(model.transition.numpy()))
+    assert np.sort(regressed)[0] == pytest.approx(1 / (1 + 2 * 0.7**2), abs=0.03)
+    values = model.eigenvalues().numpy()
+    assert np.abs(values[:, None] - np.exp(1j * OMEGA * np.array([0, 1, -1]))).min(0).max() < 0.02
+
+
+def test_spectrum_is_that_of_lagged_covariances_of_past_and_future():
+    y = rotation(300, 0.3)
+    model = small(dropout=0.5)
+    model.set_scale(y)
+    fit_operators(model, y, folds=3)
+    with torch.no_grad():
+        past, future = model.blocks(model.encode(y[None]))
+        found = model.realization
+        root = found.correlations[:2].sqrt()
+        before = model.dictionary((past[0] - found.past_mean) @ (found.past_directions * root)).numpy()
+        ahead = model.dictionary((future[0] - found.future_mean) @ (found.future_directions * root)).numpy()
+    penalty = np.diag([0.0] + 5 * [model.config.ridge_transition])
+
+    def solved(rows):
+        return np.linalg.solve(before[rows].T @ ahead[rows] + penalty, before[rows].T @ ahead[rows + 1])
+
+    rows = np.arange(len(before) - 1)
+    near(model.spectral_transition, solved(rows))
+    folds = [
+        np.setdiff1d(rows, np.arange(b[0] - model.purge, b[-1] + model.purge + 1)) for b in np.array_split(rows, 3)
+    ]
+    near(model.fold_transition, np.mean([solved(kept) for kept in folds], 0))
+
+
 def test_modes_add_up_to_the_frames():
     y = rotation(300)
     model = linear(y, ridge_transition=0.0, ridge_output=0.0)

@@ -88,3 +88,19 @@ def test_state_dictionary():
 def test_bad_sizes(changes, message):
     with pytest.raises((UserError, ValueError), match=message):
         DSEConfig(**changes)
+
+
+def test_solved_last_layer_is_least_squares():
+    torch.manual_seed(0)
+    net = networks.mlp([3, 8, 2], torch.nn.Tanh).double()
+    x, target = torch.randn(50, 3, dtype=torch.float64), torch.randn(50, 2, dtype=torch.float64) + 4
+    first = net[0].weight.clone()
+    networks.solve_last(net, x, target, 0.0)
+    hidden = net[:-1](x).detach().numpy()
+    expected = hidden @ np.linalg.lstsq(np.c_[hidden, np.ones(50)], target.numpy(), rcond=None)[0][:-1]
+    found = net(x).detach().numpy()
+    np.testing.assert_allclose(found - found.mean(0), expected - expected.mean(0), atol=1e-9)
+    np.testing.assert_allclose(found.mean(0), target.numpy().mean(0), atol=1e-9)
+    assert torch.equal(net[0].weight, first)
+    networks.solve_last(net, x, target, 1e9)
+    np.testing.assert_allclose(net(x).detach().numpy(), np.broadcast_to(target.numpy().mean(0), (50, 2)), atol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kpm.solvers.cross_fitting import contiguous_folds, leave_one_out, out_of_fold, ridge, unexplained
+from kpm.solvers.cross_fitting import contiguous_folds, instrumented, leave_one_out, out_of_fold, ridge, unexplained
 
 
 def rows(seed, count=40, d=3, p=2):
@@ -28,6 +28,23 @@ def test_ridge_equals_least_squares_with_more_rows():
     penalty = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
     near(ridge(x, y, 0.3), solved(x.numpy(), y.numpy(), 0.3))
     near(ridge(x, y, penalty), solved(x.numpy(), y.numpy(), penalty.numpy()))
+
+
+def test_instruments_leave_the_noise_of_the_coordinates_out():
+    """Against the formula in numpy; and noise as strong as the signal halves the regression, not this operator."""
+    g = torch.Generator().manual_seed(7)
+    signal, noise, other = torch.randn(3, 20000, 2, generator=g, dtype=torch.float64)
+    wanted = torch.tensor([[0.9, 0.3], [-0.3, 0.9]], dtype=torch.float64)
+    x, z, y = signal + noise, signal @ torch.tensor([[1.0, 1.0], [0.0, 2.0]]).double() + other, signal @ wanted
+    found = instrumented(z, x, y, 0.0)
+    near(found, np.linalg.solve(z.numpy().T @ x.numpy(), z.numpy().T @ y.numpy()))
+    near(found, wanted, 0.03)
+    near(ridge(x, y, 0.0), wanted / 2, 0.03)
+    keep = torch.stack([torch.arange(20000) < 100, torch.arange(20000) > 50]).double()
+    some = instrumented(z, x, y, torch.tensor([0.0, 3.0]), keep)
+    near(some[0], instrumented(z[:100], x[:100], y[:100], torch.tensor([0.0, 3.0])))
+    left = z[51:].mT @ (y[51:] - x[51:] @ some[1]) - torch.tensor([[0.0], [3.0]]) * some[1]
+    near(left, torch.zeros(2, 2), 1e-8)
 
 
 @pytest.mark.parametrize(("sequences", "time", "folds", "purge"), [(1, 40, 5, 0), (1, 43, 4, 3), (4, 10, 3, 2)])
@@ -105,6 +122,7 @@ def test_gradients():
         (lambda: contiguous_folds(1, 10, 1), "folds: expected a whole number from 2 to 10"),
         (lambda: contiguous_folds(1, 3, 5), "folds: expected a whole number from 2 to 3"),
         (lambda: contiguous_folds(1, 10, 2, purge=5), r"leave no row for block \[0\]"),
+        (lambda: instrumented(*3 * [torch.ones(5, 2).double()], 0.0), "z: instruments do not tell"),
         (lambda: ridge(torch.ones(5, 2).double(), torch.ones(5, 1).double(), 0.0), "x: coordinates are linearly dep"),
     ],
 )

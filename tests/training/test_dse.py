@@ -40,7 +40,6 @@ def lstsq(x, y, penalty):
     return np.linalg.lstsq(np.vstack([x, more]), np.vstack([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
 
 
-@pytest.mark.xfail(reason="the filter of a short training does not follow the rotation yet", strict=False)
 def test_learns_a_harmonic_that_is_not_in_the_signal():
     """The position of a rotation has one frequency; squares of it have the second one, and a constant."""
     y = rotation(600, 0.05)[:, :1]
@@ -239,8 +238,7 @@ def test_what_the_published_reading_leaves_alone():
     assert modes == [0, 1, 2, 3]
     assert not torch.equal(trained.spectral_transition, trained.transition)
     clean = train(y, sizes(), DSETrainConfig(**QUICK)).model
-    assert torch.equal(clean.spectral_transition, clean.transition)
-    assert not torch.equal(clean.fold_transition, clean.transition)
+    assert not torch.equal(clean.fold_transition, clean.spectral_transition)
     assert (clean.eigenvalues() - 1).abs().min() < 1e-9 < (trained.eigenvalues() - 1).abs().min()
 
 
