@@ -21,7 +21,7 @@ def plot_recall(truth: np.ndarray, said: Mapping[str, np.ndarray], title: str = 
     said : dict of str to int array ``(n, s)``
     """
     n, s = truth.shape
-    figure, axes = _figure(max(3.0, 0.24 * s + 0.3) * len(said), 0.24 * n + 1.0, 1, len(said))
+    figure, axes = _figure(max(1.8, 0.27 * s + 0.4) * len(said), 0.27 * n + 1.2, 1, len(said))
     with style():
         for ax, (name, symbols) in zip(axes[0], said.items()):
             wrong = symbols != truth
@@ -36,6 +36,53 @@ def plot_recall(truth: np.ndarray, said: Mapping[str, np.ndarray], title: str = 
         axes[0, 0].set_ylabel("sequence")
         if title:
             figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def plot_planes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Eigenvalues in the complex plane: a panel per network, in it a marker per method.
+
+    Parameters
+    ----------
+    panels : dict of str to dict of str to complex array
+        By network and method.
+    """
+    figure, axes = _figure(3.5 * len(panels), 3.9, 1, len(panels))
+    with style():
+        for ax, (network, methods) in zip(axes[0], panels.items()):
+            ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.0))
+            looks = ({"marker": "o", "ms": 4.5, "alpha": 0.7, "mew": 0}, {"marker": "x", "ms": 5, "mew": 1.0})
+            for (name, values), colour, look in zip(methods.items(), (BLUE, RED), looks):
+                ax.plot(values.real, values.imag, ls="none", color=colour, label=name, **look)
+            ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xlabel="Re λ", title=network)
+            ax.set_xticks([-1, 0, 1])
+            ax.set_yticks([-1, 0, 1])
+        axes[0, 0].set_ylabel("Im λ")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_errors(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Relative error of the state against the steps since the last symbol: a panel per network, a line per method.
+
+    Parameters
+    ----------
+    panels : dict of str to dict of str to array ``(delay,)``
+    """
+    figure, axes = _figure(3.5 * len(panels), 3.4, 1, len(panels), sharey=True)
+    methods = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    looks = dict(zip(methods, zip(COLOURS, ("-", "--", ":", "-."))))
+    drawn = {}
+    with style():
+        for ax, (network, lines) in zip(axes[0], panels.items()):
+            for name, values in lines.items():
+                colour, dash = looks[name]
+                (drawn[name],) = ax.plot(np.arange(1, len(values) + 1), values, color=colour, ls=dash)
+            ax.set(yscale="log", xlabel="blanks read", title=network)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        axes[0, 0].set_ylabel("relative error of the state")
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=len(drawn))
     return figure
 
 

@@ -12,18 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kpm import paths
 from kpm.analysis.fixed_points import FixedPoints, Linearisation, Points, Step, cell_step, find_fixed_points
 from kpm.analysis.kann import KANN
 from kpm.analysis.kann_measures import relative_errors
+from kpm.errors import pick
 from kpm.models.copy_memory import CopyMemoryNet, sequences
 from kpm.solvers.spectra import memory_horizon
 from kpm.training import checkpoint, copy_memory
 from kpm.training.copy_memory import CopyTask, CopyTrainConfig
-from kpm.training.fit import fit
+from kpm.training.fit import FitResult, fit
 
 OPERATOR, LINEARISED, ENDS, LINEAR = "operator", "linearised", "all ends", "linear part"
-SMALL = CopyTrainConfig(activation="tanh", hidden=64, length=3, epochs=15, learning_rate=3e-3)
+SMALL = CopyTrainConfig(activation="tanh", hidden=64, length=4, epochs=30, learning_rate=3e-3)
 """Of `by_delay`: a network that leaks, about a minute on one core."""
+NETWORKS = {
+    "copy": CopyTrainConfig(),
+    "copy_gru": CopyTrainConfig(cell="gru", delay=20, length=5, epochs=90, learning_rate=3e-3),
+    "copy_tanh": dataclasses.replace(SMALL, delay=20),
+}
+"""What is shipped, by the name of the checkpoint: a memory that turns, one that holds, one that leaks."""
 
 
 @torch.no_grad()
@@ -53,14 +61,17 @@ class Fidelity:
         ``|prediction - h|^2 / |h|^2`` one step ahead from true states, mean over the delay ([KANN] eq. 12).
     errors : Tensor
         The same after 1, 2, ..., `delay` steps from the first state alone, float64 ``(delay,)``.
+    last : Tensor
+        The predicted last states, float64 ``(n, hidden)``.
     symbols : Tensor
-        What the network says from the predicted last state, ``(n, s)``.
+        What the network says from them, ``(n, s)``.
     recall, agreement : float
         Share of `symbols` that are right, and that are what the network says by itself.
     """
 
     one_step: float
     errors: Tensor
+    last: Tensor
     symbols: Tensor
     recall: float
     agreement: float
@@ -84,6 +95,7 @@ def follow(model: CopyMemoryNet, method: Any, states: Tensor, symbols: Tensor) -
     return Fidelity(
         one_step=float(relative_errors(method, states).mean),
         errors=torch.stack(errors),
+        last=h,
         symbols=heard,
         recall=float((heard == symbols).double().mean()),
         agreement=float((heard == own).double().mean()),
@@ -262,6 +274,14 @@ def metrics(found: CopyAnalysis) -> dict[str, float]:
     return figures
 
 
+def network(name: str, folder: Path | None = None) -> tuple[CopyMemoryNet, CopyTrainConfig]:
+    """The shipped network of `NETWORKS`, or one trained anew in `folder` (or gone on with there), in eval mode."""
+    path, config = paths.checkpoints() / f"{name}.safetensors", NETWORKS[pick("network", name, NETWORKS)]
+    if folder is not None:
+        path = _train(config, folder, (folder / "last.safetensors").exists()).folder / "best.safetensors"
+    return checkpoint.load_as(CopyMemoryNet, path)[0].eval(), config
+
+
 def by_delay(
     delays: Sequence[int], folder: Path, config: CopyTrainConfig = SMALL, resume: bool = False
 ) -> list[dict[str, Any]]:
@@ -277,8 +297,7 @@ def by_delay(
     rows = []
     for delay in delays:
         run = dataclasses.replace(config, delay=delay)
-        task = CopyTask(run, *copy_memory.data(run), torch.device("cpu"))
-        trained = fit(task, run, folder / f"delay_{delay}", resume=resume, progress_bar=False)
+        trained = _train(run, folder / f"delay_{delay}", resume)
         model = checkpoint.load_as(CopyMemoryNet, trained.folder / "best.safetensors")[0].eval()
         drawn = [copy_memory.held_out(run, split) for split in ("train", "test")]
         found = analyse(model, *drawn, delay, run.seed)
@@ -298,6 +317,11 @@ def by_delay(
             }
         )
     return rows
+
+
+def _train(config: CopyTrainConfig, folder: Path, resume: bool) -> FitResult:
+    task = CopyTask(config, *copy_memory.data(config), torch.device("cpu"))
+    return fit(task, config, folder, resume=resume, progress_bar=False)
 
 
 def _slowest(points: Points) -> Points:
