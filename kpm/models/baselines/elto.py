@@ -89,6 +89,12 @@ class ELTOConfig:
         """For the spectrum of an observed angle: four functions, as one of a plane does not tell the phase."""
         return cls(**{"window": 10, "functions": 4, "epochs": 10, **changes})
 
+    @classmethod
+    def films(cls, **changes) -> ELTOConfig:
+        """For the prediction of films, on their principal components."""
+        sizes = {"window": 5, "rank": 20, "functions": 20, "references": 400, "features": 200, "epochs": 10}
+        return cls(**{**sizes, "horizon": 10, "ridge": 1e-5, "noise": 1e-3, **changes})
+
     def others(self) -> Iterator[ELTOConfig]:
         """This setting and ``candidates - 1`` drawn around it."""
         yield self

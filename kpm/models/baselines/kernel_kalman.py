@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from kpm.models.baselines.kernels import KernelFeatures
-from kpm.solvers import checks, filters, kalman_filter
+from kpm.models.baselines.settled_filter import SettledFilter, settled_filter
+from kpm.solvers import checks, filters
 from kpm.solvers.linear_gaussian import LinearGaussian
 
 
@@ -26,19 +27,16 @@ class KernelKalman:
     Attributes
     ----------
     state_features, observation_features : KernelFeatures
-    model : LinearGaussian
+    filter : SettledFilter
         Of their coordinates.
     readout : Tensor
         ``(state features, q)``: regression of targets on the features of the state they are observed at.
-    gains : Tensor
-        ``(settle, p, d)``: of the first frames. They do not depend on data; the last one is kept for all later frames.
     """
 
     state_features: KernelFeatures
     observation_features: KernelFeatures
-    model: LinearGaussian
+    filter: SettledFilter
     readout: Tensor
-    gains: Tensor
 
     def predicted(self, y: Tensor) -> Tensor:
         """Mean embedding of the state at each frame and one after, given all frames before: ``(*batch, time + 1, d)``.
@@ -48,25 +46,22 @@ class KernelKalman:
         y : Tensor
             ``(*batch, time, channels)``.
         """
-        z = self.observation_features(y)
-        mean = self.model.initial_mean.expand(*z.shape[:-2], -1)
-        means = [mean]
-        for t in range(z.shape[-2]):
-            gain = self.gains[min(t, len(self.gains) - 1)]
-            mean = (mean + (z[..., t, :] - mean @ self.model.output) @ gain) @ self.model.transition
-            means.append(mean)
-        return torch.stack(means, -2)
+        return self.filter.predicted(self.observation_features(y))
 
     def one_step(self, y: Tensor) -> Tensor:
         """Target of each frame, predicted from the frames before it, ``(*batch, time, q)``."""
         return self.predicted(y)[..., :-1, :] @ self.readout
+
+    def advance(self, means: Tensor) -> Tensor:
+        """Mean embeddings ``(*batch, d)`` one step later, with nothing observed."""
+        return means @ self.filter.model.transition
 
     def ahead(self, means: Tensor, steps: int) -> Tensor:
         """Targets of the state with these mean embeddings ``(*batch, d)`` and after: ``(*batch, steps, q)``."""
         checks.count(steps, "steps", 1, 10**6)
         rows = [means]
         for _ in range(steps - 1):
-            rows.append(rows[-1] @ self.model.transition)
+            rows.append(self.advance(rows[-1]))
         return torch.stack(rows, -2) @ self.readout
 
 
@@ -110,7 +105,6 @@ def fit_kernel_kalman(
     """
     if not len(x) == len(x_next) == len(y_next) == len(targets):
         raise ValueError(f"x, x_next, y_next, targets: {[len(v) for v in (x, x_next, y_next, targets)]} rows")
-    checks.count(settle, "settle", 1, 10**6)
     past, now, seen = state_features(x), state_features(x_next), observation_features(y_next)
     transition, output = ridge(past, now, ridge_transition), ridge(now, seen, ridge_observation)
     w, v = now - past @ transition, seen - now @ output
@@ -124,9 +118,8 @@ def fit_kernel_kalman(
         initial_mean=now.mean(0),
         initial_covariance=centred.mT @ centred / len(now),
     )
-    gains = kalman_filter(model, torch.zeros(settle, len(eye), dtype=torch.float64)).gains
     readout = ridge(now, targets.double(), ridge_observation)
-    return KernelKalman(state_features, observation_features, model, readout, gains)
+    return KernelKalman(state_features, observation_features, settled_filter(model, settle), readout)
 
 
 def ridge(x: Tensor, y: Tensor, weight: float) -> Tensor:

@@ -1,0 +1,130 @@
+"""Predictors of films that are fitted in closed form, on principal components of the frames: linear, and by kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from kpm.models.baselines import elto
+from kpm.models.baselines.kernel_kalman import KernelKalman
+from kpm.models.baselines.predictor import ELEMENT, FilmPredictor, pixels
+from kpm.solvers import checks, identify
+from kpm.solvers.identification import System
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """Principal components of frames: `mean` ``(2304,)`` and `axes` ``(2304, count)``, orthonormal; float64."""
+
+    mean: Tensor
+    axes: Tensor
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Coordinates ``(n, t, count)``, float64, of frames ``(n, t, 1, 48, 48)`` in [0, 1]."""
+        return (frames.flatten(2).double() - self.mean) @ self.axes
+
+
+def components(frames: Tensor, count: int) -> Components:
+    """The `count` leading principal components of frames ``(n, t, 1, 48, 48)`` in [0, 1]."""
+    flat = frames.flatten(2).flatten(0, 1).double()
+    checks.count(count, "count", 1, min(flat.shape))
+    mean = flat.mean(0)
+    _, vectors = torch.linalg.eigh((flat - mean).mT @ (flat - mean))
+    return Components(mean, vectors[:, -count:].flip(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearConfig:
+    """Principal components, steps back and ahead, order of the system, and loading in units of the frames' variance."""
+
+    components: int = 30
+    window: int = 10
+    rank: int = 20
+    loading: float = 1e-3
+
+    @classmethod
+    def quick(cls) -> LinearConfig:
+        return cls(components=10, window=5, rank=8)
+
+
+class LinearPredictor(FilmPredictor):
+    """Linear stochastic realization in innovation form, whose gain is the settled one of its Kalman filter."""
+
+    def __init__(self, found: Components, system: System):
+        self.components, self.system = found, system
+
+    @classmethod
+    def fit(cls, frames: Tensor, config: LinearConfig | None = None) -> LinearPredictor:
+        """Find components and system of films ``(n, time, 1, 48, 48)``; no film joins another."""
+        config, frames = config or LinearConfig(), pixels(frames)
+        found = components(frames, config.components)
+        y = found.encode(frames)
+        loading = config.loading * float(y.var())
+        return cls(found, identify(y, config.window, config.rank, loading=loading).system)
+
+    def beliefs(self, frames: Tensor) -> Tensor:
+        y, s = self.components.encode(pixels(frames)) - self.system.observation_mean, self.system
+        state = y.new_zeros(len(y), s.transition.shape[-1])
+        states = [state]
+        for seen in y.unbind(1):
+            state = state @ s.transition + (seen - state @ s.output) @ s.gain
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def advance(self, beliefs: Tensor) -> Tensor:
+        return beliefs @ self.system.transition
+
+    def decode(self, beliefs: Tensor) -> Tensor:
+        codes = beliefs @ self.system.output + self.system.observation_mean
+        return (codes @ self.components.axes.mT + self.components.mean).unflatten(-1, ELEMENT)
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelConfig:
+    """Principal components that the kernels see, and the embedded latent transfer operator on them."""
+
+    components: int = 30
+    elto: elto.ELTOConfig = dataclasses.field(default_factory=elto.ELTOConfig.films)
+
+    @classmethod
+    def quick(cls) -> KernelConfig:
+        small = elto.ELTOConfig(window=3, rank=8, functions=8, epochs=0, references=60, features=40, candidates=2)
+        return cls(components=10, elto=small)
+
+
+class KernelPredictor(FilmPredictor):
+    """ELTO: states by kernel realization, filtered by the kernel Kalman rule, frames by regression on them."""
+
+    def __init__(self, found: Components, kernel: KernelKalman, chosen: elto.ELTOConfig):
+        self.components, self.kernel, self.chosen = found, kernel, chosen
+
+    @classmethod
+    def fit(cls, frames: Tensor, validation: Tensor, config: KernelConfig | None = None) -> KernelPredictor:
+        """Fit films ``(n, time, 1, 48, 48)``; of the settings tried, the best on the validation films is kept.
+
+        Best is the least mean squared error 1, half the horizon and the horizon ahead.
+        """
+        config = config or KernelConfig()
+        frames, truth = pixels(frames), pixels(validation)
+        found = components(frames, config.components)
+        codes, targets = found.encode(frames), frames.flatten(2).double()
+        steps = tuple(sorted({1, max(1, config.elto.horizon // 2), config.elto.horizon}))
+        best, least = None, float("inf")
+        for setting in config.elto.others():
+            model = cls(found, elto.fit_filter(codes, targets, setting), setting)
+            ahead = model.horizons(truth, steps)
+            error = sum(float((guess - truth[:, h - 1 :]).square().mean()) for h, guess in ahead)
+            if best is None or error < least:
+                best, least = model, error
+        return best
+
+    def beliefs(self, frames: Tensor) -> Tensor:
+        return self.kernel.predicted(self.components.encode(pixels(frames)))
+
+    def advance(self, beliefs: Tensor) -> Tensor:
+        return self.kernel.advance(beliefs)
+
+    def decode(self, beliefs: Tensor) -> Tensor:
+        return (beliefs @ self.kernel.readout).unflatten(-1, ELEMENT)
