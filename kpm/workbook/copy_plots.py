@@ -47,7 +47,7 @@ def plot_planes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     panels : dict of str to dict of str to complex array
         By network and method.
     """
-    figure, axes = _figure(3.5 * len(panels), 3.9, 1, len(panels))
+    figure, axes = _figure(3.5 * len(panels), 4.5, 1, len(panels))
     with style():
         for ax, (network, methods) in zip(axes[0], panels.items()):
             ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.0))

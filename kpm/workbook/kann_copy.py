@@ -262,6 +262,8 @@ def metrics(found: CopyAnalysis) -> dict[str, float]:
             f"{before}agreement": part.agreement,
         }
     for name, values in found.eigenvalues().items():
+        if name == LINEAR:  # of modulus 1 by construction
+            continue
         before = "" if name == OPERATOR else name.replace(" ", "_") + "_"
         figures |= {f"{before}covering_modes": covering(values, found.delay)}
         figures |= {f"{before}largest_modulus": float(values.abs().max())}

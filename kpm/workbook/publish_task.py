@@ -71,6 +71,8 @@ def _beats(model: BeatAutoencoder, train: dict[str, Any], data: dict[str, Any]) 
 def _copying(model: CopyMemoryNet, train: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
     found = {}
     for k, symbols in data.items():
+        if k == "train":  # drawn anew at every step, so a figure of the training data would be one more test figure
+            continue
         scores = copy_scores(model, symbols, train["delay"])
         found |= {f"accuracy_{k}": scores["accuracy"], f"whole_{k}": scores["whole"], f"loss_{k}": scores["loss"]}
     return found | {"memoryless": memoryless_loss(train["length"], train["delay"], train["symbols"])}

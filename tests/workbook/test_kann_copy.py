@@ -118,6 +118,15 @@ def test_what_is_shipped_was_trained_as_it_says(name):
     assert score["loss"] < 0.2 * score["memoryless"] and stored.paper == {}
 
 
+def test_a_network_trained_anew_is_kept_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(kann_copy.NETWORKS, "copy", dataclasses.replace(TINY, epochs=1, sequences=64))
+    first, config = kann_copy.network("copy", tmp_path / "run")
+    again, _ = kann_copy.network("copy", tmp_path / "run")
+    assert config.hidden == 12 and torch.equal(first.readout.weight, again.readout.weight)
+    with pytest.raises(UserError, match="unknown network 'cop'"):
+        kann_copy.network("cop")
+
+
 def test_networks_for_several_delays(tmp_path):
     config = dataclasses.replace(TINY, epochs=1, sequences=64)
     rows = kann_copy.by_delay([2, 4], tmp_path, config)
@@ -135,7 +144,8 @@ def test_train_publish_and_analyse(tmp_path, monkeypatch, capsys):
     assert cli.main(["train", "copy", *flags.split(), "--no-progress", "--device", "cpu"]) == 0
     assert cli.main(["publish", str(tmp_path / "runs" / "copy")]) == 0
     result = results.load("kann_copy_gru")
-    assert {"accuracy_test", "whole_test", "loss_test", "memoryless"} <= set(result.metrics) and result.paper == {}
+    kinds = {f"{k}_{split}" for k in ("accuracy", "whole", "loss") for split in ("val", "test")}
+    assert set(result.metrics) == kinds | {"memoryless"} and result.paper == {}
     assert result.source == "synthetic" and "--cell gru" in result.command and "--delay 3" in result.command
     argv = ["kann", "copy", "--checkpoint-file", "copy_gru", "--save"]
     assert cli.main(argv) == 0
