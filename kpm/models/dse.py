@@ -18,12 +18,13 @@ frames of signals   scaled to unit variance per channel         as they are
 past and future     share no frame: `delays - 1` codes between  adjacent codes, whose windows overlap
 block features      trained with the encoder                    as initialised
 states              centred; signs and axes kept over training  not centred; axes as they come
-state dictionary    has the constant and the state              network only
+state dictionary    has the constant, the state, harmonics      network only
 pairs               state t with the first code it has not      with the codes at t + 1 (training), t - 1 (final
                     seen, everywhere                            output operator) and t (noise)
 realization         that of the training data, for all data     found again on the data the filter is given
-transition          all training data, after the last update    filter: mean over the folds; spectrum: of the last
-                                                                epoch, before its last updates
+transition          filter: regression on all training data     filter: mean over the folds
+spectrum            past against future (see                    of the transition of the last epoch, before its last
+                    `dse_operators.fit_spectrum`)               updates
 noise covariances   residuals of the training data              residuals of the data the filter is given
 filter's start      mean and covariance of training features    codes of the first ten frames, cut to size
 losses, schedule    see `kpm.training.dse`                      see `kpm.training.dse_published`
@@ -80,9 +81,7 @@ class DSE(nn.Module):
         self.decoder = networks.ImageDecoder(c.code) if c.is_image else networks.signal_decoder(c)
         self.heads = networks.BlockHeads(c.code, c.window, c.head_hidden)
         self.heads.requires_grad_(not c.is_published)
-        self.dictionary = networks.StateDictionary(
-            c.rank, c.state_features, c.state_hidden, c.dropout, explicit=not c.is_published
-        )
+        self.dictionary = networks.StateDictionary(c)
         sizes = [c.code, *c.observation_hidden, c.observation_features]
         self.observation_dictionary = networks.mlp(sizes, nn.ReLU, c.dropout)
         self.state_readout = networks.mlp([c.state_features, *c.readout_hidden, c.rank], nn.ReLU)

@@ -17,7 +17,7 @@ READINGS = ("clean", "published")
 
 @dataclasses.dataclass(frozen=True)
 class DSEConfig:
-    """Sizes and constants of a deep spectral encoder; by default those for Van der Pol's oscillator.
+    """Sizes and constants of a deep spectral encoder; by default those published for Van der Pol's oscillator.
 
     Attributes
     ----------
@@ -38,6 +38,9 @@ class DSEConfig:
         Coordinates of the state.
     state_features, observation_features : int
         Sizes of the two dictionaries. In the clean reading the first has the constant and the state among its features.
+    harmonics : int
+        Clean reading, with a state of two coordinates: the first dictionary also has the harmonics 2 ... of the angle
+        of the state. What is left of `state_features` is learned.
     state_hidden, observation_hidden, readout_hidden : tuple of int
         Hidden sizes of dictionaries and read-outs (ReLU).
     dropout : float
@@ -61,6 +64,7 @@ class DSEConfig:
     rank: int = 9
     state_features: int = 30
     observation_features: int = 30
+    harmonics: int = 0
     state_hidden: tuple[int, ...] = (128, 64)
     observation_hidden: tuple[int, ...] = (64, 32)
     readout_hidden: tuple[int, ...] = (32, 32)
@@ -84,9 +88,14 @@ class DSEConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.rank > self.code:
             raise ValueError(f"rank: {self.rank} states cannot come from {self.code} features")
-        if not self.is_published and self.state_features < 1 + self.rank:
+        if self.harmonics and (self.is_published or self.rank != 2 or self.harmonics < 2):
             raise ValueError(
-                f"state_features: expected at least {1 + self.rank} (a constant and the state), "
+                f"harmonics: 2 or more, of the angle of a state with rank 2 in the clean reading, "
+                f"got {self.harmonics} with rank {self.rank} in the {self.reading} one"
+            )
+        if not self.is_published and self.state_features < self.explicit:
+            raise ValueError(
+                f"state_features: expected at least {self.explicit} (a constant, the state, harmonics), "
                 f"got {self.state_features}"
             )
 
@@ -97,6 +106,11 @@ class DSEConfig:
     @property
     def is_published(self) -> bool:
         return self.reading == "published"
+
+    @property
+    def explicit(self) -> int:
+        """Features of the state that are not learned: in the clean reading constant, state and harmonics."""
+        return 0 if self.is_published else 1 + self.rank + 2 * max(0, self.harmonics - 1)
 
     @property
     def gap(self) -> int:
@@ -115,16 +129,26 @@ class DSEConfig:
 
     @classmethod
     def van_der_pol(cls, **changes) -> DSEConfig:
-        return cls._preset({}, changes)
+        """Published sizes, but in the clean reading 16 coordinates of the state: 9 hold the harmonics up to 4 only."""
+        return cls._preset({"rank": 16}, {}, changes)
 
     @classmethod
     def stuart_landau(cls, **changes) -> DSEConfig:
-        return cls._preset({"element": (2,), "delays": 10, "head_hidden": 64, "rank": 13}, changes)
+        """Published sizes, or in the clean reading a small network.
+
+        That noise on the dynamics is never the same again: large networks learn its particular course, and their modes
+        then last too long. So the state is the angle only, from 5 frames at a time, and its harmonics are given.
+        """
+        small = {"delays": 1, "encoder_hidden": (64, 32), "code": 16, "window": 5, "head_hidden": 0, "rank": 2}
+        small |= {"harmonics": 6, "state_features": 13, "observation_features": 16}
+        published = {"delays": 10, "head_hidden": 64, "rank": 13}
+        return cls._preset({"element": (2,), **small}, {"element": (2,), **published}, changes)
 
     @classmethod
     def quad_link(cls, **changes) -> DSEConfig:
         sizes = {"element": (1, 48, 48), "delays": 1, "code": 100, "window": 30, "rank": 20}
-        return cls._preset(sizes | {"state_features": 50, "observation_features": 50}, changes)
+        sizes |= {"state_features": 50, "observation_features": 50}
+        return cls._preset(sizes, sizes, changes)
 
     @classmethod
     def linear(cls, channels: int, window: int, rank: int, **changes) -> DSEConfig:
@@ -135,9 +159,9 @@ class DSEConfig:
         return cls(**(sizes | none | changes))
 
     @classmethod
-    def _preset(cls, sizes: dict, changes: dict) -> DSEConfig:
-        dropout = {"dropout": 0.1} if changes.get("reading") == "published" else {}
-        return cls(**(dropout | sizes | changes))
+    def _preset(cls, clean: dict, published: dict, changes: dict) -> DSEConfig:
+        sizes = {"dropout": 0.1, **published} if changes.get("reading") == "published" else clean
+        return cls(**(sizes | changes))
 
 
 class BlockHeads(nn.Module):
@@ -182,17 +206,22 @@ class BlockHeads(nn.Module):
 
 
 class StateDictionary(nn.Module):
-    """Features of states: the constant 1 and the state itself, if `explicit`, and those of a network."""
+    """Features of states: in the clean reading the constant 1, the state itself, harmonics; and those of a network."""
 
-    def __init__(self, rank: int, size: int, hidden: Sequence[int], dropout: float, explicit: bool):
+    def __init__(self, config: DSEConfig):
         super().__init__()
-        self.explicit = explicit
-        learned = size - (1 + rank if explicit else 0)
-        self.net = mlp([rank, *hidden, learned], nn.ReLU, dropout) if learned else None
+        self.explicit, self.harmonics = config.explicit > 0, config.harmonics
+        learned = config.state_features - config.explicit
+        sizes = [config.rank, *config.state_hidden, learned]
+        self.net = mlp(sizes, nn.ReLU, config.dropout) if learned else None
 
     def forward(self, states: Tensor) -> Tensor:
         """``(*batch, rank) -> (*batch, size)``, float64."""
         parts = [torch.ones_like(states[..., :1]), states] if self.explicit else []
+        if self.harmonics:
+            orders = torch.arange(2, self.harmonics + 1, device=states.device)
+            angle = torch.atan2(states[..., 1], states[..., 0])[..., None] * orders
+            parts += [angle.cos(), angle.sin()]
         if self.net is not None:
             parts.append(self.net(states.to(dtype_of(self.net))))
         return torch.cat([part.double() for part in parts], -1)

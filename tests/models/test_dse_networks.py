@@ -15,7 +15,8 @@ def count(net):
 
 def test_published_sizes():
     """Numbers of parameters of the published code."""
-    vdp, sl, quad = DSEConfig.van_der_pol(), DSEConfig.stuart_landau(), DSEConfig.quad_link()
+    presets = (DSEConfig.van_der_pol, DSEConfig.stuart_landau, DSEConfig.quad_link)
+    vdp, sl, quad = (preset(reading="published") for preset in presets)
     assert (count(networks.signal_encoder(vdp)), count(networks.signal_decoder(vdp))) == (31986, 31966)
     assert (count(networks.signal_encoder(sl)), count(networks.signal_decoder(sl))) == (30706, 30676)
     assert (count(networks.ImageEncoder()), count(networks.ImageDecoder())) == (43520, 22713)
@@ -26,9 +27,15 @@ def test_published_sizes():
         (13, 30, 30),
         (20, 50, 50),
     ]
-    assert (vdp.gap, sl.gap, quad.gap) == (29, 9, 0)
-    assert DSEConfig.van_der_pol(reading="published").gap == 0
-    assert DSEConfig.van_der_pol(reading="published").dropout == 0.1
+    assert {(c.gap, c.dropout) for c in (vdp, sl, quad)} == {(0, 0.1)}
+
+
+def test_sizes_of_the_clean_reading():
+    vdp, sl, quad = DSEConfig.van_der_pol(), DSEConfig.stuart_landau(), DSEConfig.quad_link()
+    assert (vdp.gap, sl.gap, quad.gap) == (29, 0, 0)
+    assert {c.dropout for c in (vdp, sl, quad)} == {0.0}
+    assert vdp.rank >= 12 and sl.explicit == sl.state_features == 13  # room for the harmonics up to 6
+    assert DSEConfig.van_der_pol(rank=9).rank == 9
 
 
 def test_images_in_and_out():
@@ -66,12 +73,19 @@ def test_block_features_equal_one_window_at_a_time(hidden):
 def test_state_dictionary():
     torch.manual_seed(0)
     x = torch.randn(4, 6, 2, dtype=torch.float64)
-    explicit = networks.StateDictionary(2, 8, (5,), 0.0, explicit=True)(x)
+    sizes = {"rank": 2, "state_hidden": (5,)}
+    explicit = networks.StateDictionary(DSEConfig(state_features=8, **sizes))(x)
     assert explicit.shape == (4, 6, 8) and explicit.dtype == torch.float64
     assert (explicit[..., 0] == 1).all() and torch.equal(explicit[..., 1:3], x)
-    plain = networks.StateDictionary(2, 8, (5,), 0.0, explicit=False)(x)
+    plain = networks.StateDictionary(DSEConfig(state_features=8, reading="published", **sizes))(x)
     assert plain.shape == (4, 6, 8) and plain[..., 0].std() > 0
-    assert networks.StateDictionary(2, 3, (5,), 0.0, explicit=True)(x).shape == (4, 6, 3)
+    assert networks.StateDictionary(DSEConfig(state_features=3, **sizes))(x).shape == (4, 6, 3)
+    polar = networks.StateDictionary(DSEConfig(state_features=8, harmonics=3, **sizes))(x).detach()
+    z = x[..., 0].numpy() + 1j * x[..., 1].numpy()
+    powers = [(z / abs(z)) ** m for m in (2, 3)]
+    expected = np.stack([*(p.real for p in powers), *(p.imag for p in powers)], -1)
+    np.testing.assert_allclose(polar[..., 3:7].numpy(), expected, atol=1e-12)
+    assert torch.equal(polar[..., :3], explicit[..., :3]) and polar[..., 7].std() > 0
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,8 @@ def test_state_dictionary():
         ({"element": (1, 48, 48)}, "delays: expected 1 for images, got 30"),
         ({"rank": 51}, "rank: 51 states cannot come from 50 features"),
         ({"state_features": 9}, "state_features: expected at least 10"),
+        ({"harmonics": 6}, "harmonics: 2 or more, of the angle of a state with rank 2 .* got 6 with rank 9"),
+        ({"harmonics": 6, "rank": 2, "state_features": 12}, "state_features: expected at least 13"),
         ({"window": 0}, "window: expected at least 1"),
     ],
 )
