@@ -23,6 +23,8 @@ COMMANDS = {
     "explore": ("kpm.workbook.explore_page", "explore_command", "explore a checkpoint in the browser"),
     "partition": ("kpm.workbook.partition", "partition_command", "which static components carry which factor"),
     "kann": ("kpm.workbook.kann_command", "kann_command", "Koopman analysis of a trained recurrent network"),
+    "dse vdp": ("kpm.workbook.dse_spectra", "vdp_command", "spectra of Van der Pol's oscillator, all methods"),
+    "dse sl": ("kpm.workbook.dse_spectra", "sl_command", "spectra of the Stuart-Landau oscillator, all methods"),
     "dse quadlink": ("kpm.workbook.dse_quadlink", "quadlink_command", "predict films of the quad-link pendulum"),
     "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with what they measure"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),

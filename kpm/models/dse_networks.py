@@ -198,9 +198,8 @@ class BlockHeads(nn.Module):
         first, bias = self.weights[0], self.biases[0]
         # Both directions in one product; their hidden layers then lie one below the other, (code, 2 rows, hidden).
         x = torch.baddbmm(torch.cat([bias, bias], -1), rows, torch.cat([first.flip(1), first], -1))
-        x = x.reshape(len(x), -1, first.shape[-1])
-        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
-            x = torch.baddbmm(bias, x.relu_(), weight)
+        if len(self.weights) > 1:
+            x = torch.baddbmm(self.biases[1], x.relu_().reshape(len(x), -1, first.shape[-1]), self.weights[1])
         features = x.reshape(len(x), -1, count, 2).permute(3, 1, 2, 0).reshape(2, *batch, count, -1)
         return features[0], features[1]
 

@@ -72,13 +72,14 @@ class _Run:
         self.frames = torch.optim.Adam(parameters(model.encoder, model.decoder), config.encoder_rate)
         self.realize()
 
-    @torch.no_grad()
     def realize(self) -> None:
-        """Codes at the times of the states, and the states."""
+        """Codes at the times of the states, and the states; with their graph too, for the fifth step."""
         codes = self.model.encode(self.y)
         past, future = self.model.blocks(codes)
-        self.model.realization = self.model.find_realization(past, future)
-        self.codes, self.states = self.model.present(codes)[0], self.model.states(past)[0]
+        found = self.model.find_realization(past, future)
+        self.model.realization = found
+        self.live = codes, self.model.states(past, found)[0], found
+        self.codes, self.states = self.model.present(codes)[0].detach(), self.live[1].detach()
 
     def stage_one(self, fold: int) -> dict[str, Tensor]:
         """The first four steps."""
@@ -115,12 +116,10 @@ class _Run:
         return terms
 
     def stage_two(self) -> dict[str, Tensor]:
-        """The fifth step: the state at t with the frame at t."""
+        """The fifth step: the state at t with the frame at t. Encoder and decoder move, so `realize` comes next."""
         model = self.model
-        codes = model.encode(self.y)
-        past, future = model.blocks(codes)
-        found = model.find_realization(past, future)
-        guess = self.predicted(model.states(past, found)[0])
+        codes, states, found = self.live
+        guess = self.predicted(states)
         seen = model.dictionary(guess) @ self.output
         frames = model.decoder(model.observation_readout(seen.to(codes.dtype)))
         target = model.present(model.inputs(self.y))[0, 1:]
