@@ -92,7 +92,7 @@ class ELTOConfig:
     @classmethod
     def films(cls, **changes) -> ELTOConfig:
         """For the prediction of films, on their principal components."""
-        sizes = {"window": 5, "rank": 20, "functions": 20, "references": 400, "features": 200, "epochs": 10}
+        sizes = {"window": 5, "rank": 40, "functions": 20, "references": 400, "features": 200, "epochs": 10}
         return cls(**{**sizes, "horizon": 10, "ridge": 1e-5, "noise": 1e-3, **changes})
 
     def others(self) -> Iterator[ELTOConfig]:

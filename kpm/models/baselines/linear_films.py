@@ -10,7 +10,8 @@ from torch import Tensor
 from kpm.models.baselines import elto
 from kpm.models.baselines.kernel_kalman import KernelKalman
 from kpm.models.baselines.predictor import ELEMENT, FilmPredictor, pixels
-from kpm.solvers import checks, identify
+from kpm.models.baselines.settled_filter import settled_filter
+from kpm.solvers import LinearGaussian, checks, identify
 from kpm.solvers.identification import System
 
 
@@ -31,8 +32,14 @@ def components(frames: Tensor, count: int) -> Components:
     flat = frames.flatten(2).flatten(0, 1).double()
     checks.count(count, "count", 1, min(flat.shape))
     mean = flat.mean(0)
-    _, vectors = torch.linalg.eigh((flat - mean).mT @ (flat - mean))
-    return Components(mean, vectors[:, -count:].flip(1))
+    centred = flat - mean
+    if len(flat) >= flat.shape[1]:
+        _, vectors = torch.linalg.eigh(centred.mT @ centred)
+        return Components(mean, vectors[:, -count:].flip(1))
+    values, vectors = torch.linalg.eigh(centred @ centred.mT)  # the smaller of the two problems
+    if not values[-count] > 1e-10 * values[-1]:
+        raise ValueError(f"count: {count} components asked for, but the frames vary in fewer directions")
+    return Components(mean, (centred.mT @ vectors[:, -count:] / values[-count:].sqrt()).flip(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +57,25 @@ class LinearConfig:
 
 
 class LinearPredictor(FilmPredictor):
-    """Linear stochastic realization in innovation form, whose gain is the settled one of its Kalman filter."""
+    """Linear stochastic realization of the components, and the Kalman filter of its system.
 
-    def __init__(self, found: Components, system: System):
+    The gain of the innovation form, a regression, is not used: on clean films it can make the filter unstable. That of
+    the Kalman filter cannot.
+    """
+
+    def __init__(self, found: Components, system: System, spread: Tensor):
+        """Take a system and the covariance ``(d, d)`` of its states."""
         self.components, self.system = found, system
+        self.filter = settled_filter(
+            LinearGaussian(
+                transition=system.transition,
+                output=system.output,
+                process_noise=system.process_noise,
+                observation_noise=system.observation_noise,
+                initial_mean=torch.zeros(len(spread)),
+                initial_covariance=spread,
+            )
+        )
 
     @classmethod
     def fit(cls, frames: Tensor, config: LinearConfig | None = None) -> LinearPredictor:
@@ -62,16 +84,13 @@ class LinearPredictor(FilmPredictor):
         found = components(frames, config.components)
         y = found.encode(frames)
         loading = config.loading * float(y.var())
-        return cls(found, identify(y, config.window, config.rank, loading=loading).system)
+        identified = identify(y, config.window, config.rank, loading=loading)
+        # Without loading, this is the covariance of the states themselves.
+        spread = torch.diag(identified.realization.correlations[: config.rank])
+        return cls(found, identified.system, spread)
 
     def beliefs(self, frames: Tensor) -> Tensor:
-        y, s = self.components.encode(pixels(frames)) - self.system.observation_mean, self.system
-        state = y.new_zeros(len(y), s.transition.shape[-1])
-        states = [state]
-        for seen in y.unbind(1):
-            state = state @ s.transition + (seen - state @ s.output) @ s.gain
-            states.append(state)
-        return torch.stack(states, 1)
+        return self.filter.predicted(self.components.encode(pixels(frames)) - self.system.observation_mean)
 
     def advance(self, beliefs: Tensor) -> Tensor:
         return beliefs @ self.system.transition

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from kpm import paths
+from kpm.cli import main
+from kpm.datasets import quad_link_images
+from kpm.errors import UserError
+from kpm.workbook import dse_quadlink, quad_link_table, results
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Films of 90 frames."""
+    load = quad_link_images.load
+
+    def shorter(split, size, corrupted, seed):
+        films = load(split, size, corrupted, seed, trajectories=10)
+        cut = {name: getattr(films, name) for name in ("states", "clean", "corrupted", "visibility")}
+        return dataclasses.replace(films, **{k: None if v is None else v[:2, :90] for k, v in cut.items()})
+
+    monkeypatch.setattr(quad_link_images, "load", shorter)
+
+
+def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "results", lambda: tmp_path / "results")
+    ask = ["dse", "quadlink", "--quick", "--corrupted", "--methods", "linear", "lstm", "--folder", str(tmp_path / "q")]
+    assert main([*ask, "--trials", "2"]) == 0
+    assert "linear trial 1" in (first := capsys.readouterr().out)
+    assert main([*ask, "--trials", "2", "--save"]) == 0
+    again = capsys.readouterr().out
+    assert "trial 1" not in again and "against the clean frames" in again and "0.3167 ± 0.0223" in again
+    assert first.strip() in again or first.split("\n\n")[1] in again
+    record = json.loads((tmp_path / "q" / "1.5k_corrupted" / "lstm_1.json").read_text())
+    assert record["settings"]["films"]["epochs"] == 3 and list(record["errors"]) == ["observed", "clean"]
+    saved = results.load("dse_quadlink", tmp_path / "results")
+    values = [
+        json.loads((tmp_path / "q" / "1.5k_corrupted" / f"linear_{k}.json").read_text())["errors"] for k in (0, 1)
+    ]
+    mean = sum(v["observed"]["1"] for v in values) / 2
+    assert saved.metrics["mse_corrupted_linear_h1"] == pytest.approx(mean)
+    assert saved.paper["mse_corrupted_lstm_h1"] == 0.3167 and saved.seeds == (0, 1)
+    assert saved.metrics["mse_corrupted_noise_floor_h1"] < mean < saved.metrics["mse_corrupted_black_h1"]
+
+
+def test_trials_of_other_settings_are_not_mixed(short, tmp_path):
+    ask = {"methods": ("linear",), "trials": 1, "folder": tmp_path}
+    dse_quadlink.quadlink_command(quick=True, **ask)
+    with pytest.raises(UserError, match=r"linear_0\.json: was run with other settings"):
+        dse_quadlink.quadlink_command(**ask)
+
+
+def test_bad_arguments(capsys):
+    assert main(["dse", "quadlink", "--frames", "1000"]) == 2
+    assert "frames: expected 1500 or 15000, got 1000" in capsys.readouterr().err
+    assert main(["dse", "quadlink", "--methods", "rnk"]) == 2
+    assert "did you mean 'rkn'" in capsys.readouterr().err
+    assert main(["dse", "quadlink", "--trials", "-1"]) == 2
+
+
+def test_nothing_to_save(tmp_path):
+    with pytest.raises(UserError, match="holds no trial"):
+        quad_link_table.result(tmp_path / "empty", "1.5k")
+
+
+def test_methods_of_command_and_table_are_the_same():
+    assert tuple(dse_quadlink.METHODS) == quad_link_table.METHODS
