@@ -74,6 +74,7 @@ def vdp_command(
     workers: int = 1,
     out: Path | None = None,
     save: bool = False,
+    run: bool = True,
     progress: bool = True,
 ) -> int:
     """Koopman eigenvalues of Van der Pol's oscillator from its noisy position, by DSE and by what it is compared with.
@@ -85,9 +86,10 @@ def vdp_command(
         workers: Processes.
         out: Folder with a small file for each trial, runs/dse_vdp by default; what is there is not done again.
         save: Write the results file dse_vdp.
+        run: With --no-run, only the table of the trials that are there already, also while another process runs.
         progress: Show a progress bar.
     """
-    return _command("vdp", trials, levels, methods, workers, out, save, progress)
+    return _command("vdp", trials, levels, methods, workers, out, save, run, progress)
 
 
 def sl_command(
@@ -97,6 +99,7 @@ def sl_command(
     workers: int = 1,
     out: Path | None = None,
     save: bool = False,
+    run: bool = True,
     progress: bool = True,
 ) -> int:
     """Koopman eigenvalues of the noisy Stuart-Landau oscillator, by DSE and by what it is compared with.
@@ -108,9 +111,10 @@ def sl_command(
         workers: Processes.
         out: Folder with a small file for each trial, runs/dse_sl by default; what is there is not done again.
         save: Write the results file dse_sl.
+        run: With --no-run, only the table of the trials that are there already, also while another process runs.
         progress: Show a progress bar.
     """
-    return _command("sl", trials, levels, methods, workers, out, save, progress)
+    return _command("sl", trials, levels, methods, workers, out, save, run, progress)
 
 
 def _command(
@@ -121,6 +125,7 @@ def _command(
     workers: int,
     out: Path | None,
     save: bool,
+    run: bool,
     progress: bool,
 ) -> int:
     if workers < 1:
@@ -129,9 +134,12 @@ def _command(
     left = [task for task in plan if dse_trials.load(task) is None]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} are there already")
-    for _ in tqdm(fan_out(dse_trials.run, left, workers), total=len(left), disable=not progress or not left):
-        pass
+    if run:
+        for _ in tqdm(fan_out(dse_trials.run, left, workers), total=len(left), disable=not progress or not left):
+            pass
     rows = table(system, plan)
+    if not rows:
+        raise UserError("no trial is there yet")
     print(as_text(system, rows))
     if save:
         to_result(system, plan, rows)

@@ -60,6 +60,9 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     assert main(ask(tmp_path, "--trials", "2", "--no-progress")) == 0
     assert "4 of 8 are there already" in capsys.readouterr().out
     assert [task.trial for task in done] == [2] * 4
+    assert main(ask(tmp_path, "--trials", "3", "--no-run")) == 0
+    assert "8 of 12 are there already" in capsys.readouterr().out and len(done) == 4
+    assert main(ask(tmp_path / "none", "--no-run")) == 2
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
 
 
