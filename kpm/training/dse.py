@@ -55,7 +55,7 @@ class DSETrainConfig:
     readout_steps: int = 200
     """Steps of the last fit of the read-outs."""
     readout_decay: float = 1e-3
-    """Weight decay of that fit."""
+    """Weight decay of that fit, and in the clean reading the ridge (per row) with which last layers are solved."""
     seed: int = 7253
     """Of weights, segments and dropout."""
 
