@@ -24,7 +24,8 @@ def fan_out(work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int 
     tasks : iterable
         What it is given, one at a time, in this order.
     workers : int
-        Processes, of one thread each; with 1 the tasks are done in this process, as they are asked for.
+        Processes, of one thread each; with 1 the tasks are done in this process, as they are asked for, on one
+        thread: tasks this small are slower on several, many times slower where other work has the cores.
 
     Raises
     ------
@@ -32,7 +33,16 @@ def fan_out(work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int 
         For fewer than one worker. What `work` raises is raised here, and ends the tasks that have not begun.
     """
     checks.count(workers, "workers", 1, 10**4)
-    return map(work, tasks) if workers == 1 else _spread(work, tasks, workers)
+    return _here(work, tasks) if workers == 1 else _spread(work, tasks, workers)
+
+
+def _here(work: Callable[[Task], Answer], tasks: Iterable[Task]) -> Iterator[Answer]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from map(work, tasks)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spread(work: Callable[[Task], Answer], tasks: Iterable[Task], workers: int) -> Iterator[Answer]:

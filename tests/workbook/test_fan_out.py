@@ -15,9 +15,15 @@ def square(n):
 
 
 def test_here():
-    answers = fan_out(square, iter([1, 2, 3]))
-    assert next(answers)[:2] == (1, os.getpid())
-    assert [a[0] for a in answers] == [4, 9]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        answers = fan_out(square, iter([1, 2, 3]))
+        assert next(answers) == (1, os.getpid(), 1)
+        assert [a[0] for a in answers] == [4, 9]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
