@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kpm.models.dse_networks import ImageDecoder
 
-__all__ = ["FrameEncoder", "ImageDecoder", "decode_frames", "positive", "set_brightness"]
+__all__ = ["FrameEncoder", "ImageDecoder", "cross_entropy", "decode_frames", "positive", "set_brightness"]
 
 
 class FrameEncoder(nn.Module):
@@ -52,6 +52,15 @@ class FrameEncoder(nn.Module):
 def decode_frames(decoder: ImageDecoder, codes: Tensor) -> Tensor:
     """Frames ``(n, t, 1, 48, 48)`` of codes ``(n, t, code)``."""
     return decoder(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+
+def cross_entropy(guess: Tensor, frames: Tensor) -> Tensor:
+    """Mean binary cross-entropy of pixels, as [RKN] trains on images.
+
+    Like the squared error it is least for the conditional mean, but its gradient does not fade where a sigmoid is near
+    0, as it is on images that are nearly black: with the squared error, networks stay at the mean image.
+    """
+    return nn.functional.binary_cross_entropy(guess, frames)
 
 
 def positive(x: Tensor) -> Tensor:

@@ -6,18 +6,18 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, decode_frames
-from kpm.models.baselines.predictor import FilmPredictor
+from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, cross_entropy, decode_frames
+from kpm.models.baselines.predictor import FilmPredictor, in_pieces
 
 
 @dataclasses.dataclass(frozen=True)
 class LSTMConfig:
-    """Sizes: numbers per frame, and hidden units, as many as the recurrent Kalman network's state has."""
+    """Sizes: numbers per frame, hidden units, as many as the recurrent Kalman network's state has, and its `memory`."""
 
     code: int = 100
     hidden: int = 200
+    memory: int = 30
 
     @classmethod
     def quick(cls) -> LSTMConfig:
@@ -35,6 +35,10 @@ class LSTMPredictor(nn.Module, FilmPredictor):
         self.decoder = ImageDecoder(config.hidden)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        return in_pieces(self.run, frames, self.config.memory)
+
+    def run(self, frames: Tensor) -> Tensor:
+        """Beliefs from one run over the frames."""
         codes, _ = self.encoder(frames)
         state = codes.new_zeros(2, len(frames), self.config.hidden)
         states = [torch.cat(tuple(state), -1)]
@@ -52,5 +56,5 @@ class LSTMPredictor(nn.Module, FilmPredictor):
         return decode_frames(self.decoder, beliefs[..., : self.config.hidden])
 
     def loss(self, frames: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of frames ``(n, t, 1, 48, 48)`` in [0, 1], each predicted from those before it."""
-        return {"one_step": F.mse_loss(self.decode(self.beliefs(frames)[:, 1:-1]), frames[:, 1:])}
+        """Cross-entropy of frames ``(n, t, 1, 48, 48)`` in [0, 1], each predicted from those before it."""
+        return {"one_step": cross_entropy(self.decode(self.beliefs(frames)[:, 1:-1]), frames[:, 1:])}

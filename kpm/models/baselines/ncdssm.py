@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, decode_frames
+from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, cross_entropy, decode_frames
 from kpm.models.baselines.predictor import FilmPredictor
 from kpm.models.baselines.settled_filter import settled_filter
 from kpm.solvers import LinearGaussian, kalman_filter
@@ -30,15 +30,12 @@ class NCDSSMConfig:
         Time between frames, seconds.
     least_noise : float
         Smallest spectral density of each coordinate's noise.
-    pixel_noise : float
-        Standard deviation of pixels at the start of training.
     """
 
     code: int = 4
     state: int = 10
     dt: float = 0.05
     least_noise: float = 1e-4
-    pixel_noise: float = 0.1
 
     @classmethod
     def quick(cls) -> NCDSSMConfig:
@@ -63,7 +60,6 @@ class NCDSSM(nn.Module, FilmPredictor):
         self.log_code_noise = nn.Parameter(torch.full((c.code,), math.log(0.1)))
         self.log_initial = nn.Parameter(torch.zeros(c.state))
         self.initial_mean = nn.Parameter(torch.zeros(c.state))
-        self.log_pixel_noise = nn.Parameter(torch.tensor(math.log(c.pixel_noise)))
 
     def system(self) -> LinearGaussian:
         """State and codes from frame to frame; differentiable."""
@@ -91,13 +87,12 @@ class NCDSSM(nn.Module, FilmPredictor):
     def loss(self, frames: Tensor) -> dict[str, Tensor]:
         """Minus the evidence lower bound per pixel of frames ``(n, t, 1, 48, 48)`` in [0, 1], from one sample of codes.
 
-        Three terms: pixels given codes, codes under the state-space model, and minus the entropy of the encoder's.
+        Three terms: pixels given codes (Bernoulli), codes under the state-space model, minus the encoder's entropy.
         """
         mean, variance = self.encoder(frames)
         variance = variance + 1e-6
         codes = mean + variance.sqrt() * torch.randn_like(mean)
-        error = (decode_frames(self.decoder, codes) - frames).square().mean()
-        pixel = 0.5 * (math.log(2 * math.pi) + 2 * self.log_pixel_noise + error * (-2 * self.log_pixel_noise).exp())
+        pixel = cross_entropy(decode_frames(self.decoder, codes), frames)
         prior = -kalman_filter(self.system(), codes).log_likelihood.sum() / frames.numel()
         entropy = 0.5 * (math.log(2 * math.pi * math.e) + variance.log()).sum() / frames.numel()
         return {"pixels": pixel, "codes": prior.float(), "entropy": -entropy}

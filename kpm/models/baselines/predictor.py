@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -65,6 +65,36 @@ class FilmPredictor(ABC):
 
     def _show(self, beliefs: Tensor, chunk: int = 256) -> Tensor:
         return torch.cat([self.decode(part).float().clamp(0, 1) for part in beliefs.split(chunk, 1)], 1)
+
+
+def in_pieces(run: Callable[[Tensor], Tensor], frames: Tensor, memory: int) -> Tensor:
+    """Beliefs of films by a network that was trained on short ones: it starts anew every `memory` frames.
+
+    Each belief, but for those about the first frames, comes from a run over the last `memory` to ``2 memory`` frames.
+    The runs of one film lie side by side in a batch.
+
+    Parameters
+    ----------
+    run : callable
+        ``(n, t, 1, 48, 48) -> (n, t + 1, d)``.
+    frames : Tensor
+        ``(n, time, 1, 48, 48)``.
+    memory : int
+
+    Returns
+    -------
+    Tensor
+        ``(n, time + 1, d)``.
+    """
+    n, time = frames.shape[:2]
+    if time <= 2 * memory:
+        return run(frames)
+    pieces = -(-time // memory) - 1
+    missing = (pieces + 1) * memory - time
+    padded = torch.cat([frames, frames.new_zeros(n, missing, *frames.shape[2:])], 1)
+    cut = padded.unfold(1, 2 * memory, memory).movedim(-1, 2)  # (n, pieces, 2 memory, ...)
+    beliefs = run(cut.flatten(0, 1)).unflatten(0, (n, pieces))
+    return torch.cat([beliefs[:, 0, : memory + 1], beliefs[:, :, memory + 1 :].flatten(1, 2)], 1)[:, : time + 1]
 
 
 def pixels(frames: Tensor) -> Tensor:

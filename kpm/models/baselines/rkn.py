@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, decode_frames, positive
-from kpm.models.baselines.predictor import FilmPredictor
+from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, cross_entropy, decode_frames, positive
+from kpm.models.baselines.predictor import FilmPredictor, in_pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,9 @@ class RKNConfig:
         Hidden sizes (tanh) of the network that weights the bases.
     initial_covariance, transition_covariance : float
         Of the first state, and of the noise at the start of training.
+    memory : int
+        The filter starts anew every so many frames, see `predictor.in_pieces`: nothing keeps it stable over more frames
+        than it was trained on.
     """
 
     code: int = 100
@@ -42,6 +45,7 @@ class RKNConfig:
     transition_hidden: tuple[int, ...] = (128, 128)
     initial_covariance: float = 10.0
     transition_covariance: float = 0.1
+    memory: int = 30
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transition_hidden", tuple(self.transition_hidden))
@@ -110,6 +114,10 @@ class RKN(nn.Module, FilmPredictor):
         self.decoder = ImageDecoder(2 * config.code)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        return in_pieces(self.run, frames, self.config.memory)
+
+    def run(self, frames: Tensor) -> Tensor:
+        """Beliefs from one run over the frames."""
         seen, variance = self.encoder(frames)
         n, code = len(frames), self.config.code
         mean = seen.new_zeros(n, 2, code)
@@ -128,5 +136,5 @@ class RKN(nn.Module, FilmPredictor):
         return decode_frames(self.decoder, beliefs)
 
     def loss(self, frames: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of frames ``(n, t, 1, 48, 48)`` in [0, 1], each predicted from those before it."""
-        return {"one_step": F.mse_loss(self.decode(self.beliefs(frames)[:, 1:-1]), frames[:, 1:])}
+        """Cross-entropy of frames ``(n, t, 1, 48, 48)`` in [0, 1], each predicted from those before it."""
+        return {"one_step": cross_entropy(self.decode(self.beliefs(frames)[:, 1:-1]), frames[:, 1:])}

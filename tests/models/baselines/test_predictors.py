@@ -9,7 +9,7 @@ from kpm.datasets import quad_link_images
 from kpm.models.baselines.linear_films import KernelConfig, KernelPredictor, LinearConfig, LinearPredictor, components
 from kpm.models.baselines.lstm import LSTMConfig, LSTMPredictor
 from kpm.models.baselines.ncdssm import NCDSSM, NCDSSMConfig
-from kpm.models.baselines.predictor import pixels
+from kpm.models.baselines.predictor import in_pieces, pixels
 from kpm.models.baselines.rkn import RKN, RKNConfig
 
 
@@ -100,3 +100,18 @@ def test_components_rebuild_frames(films, crop):
     u, s, vh = torch.linalg.svd((flat - flat.mean((0, 1))).flatten(0, 1), full_matrices=False)
     wanted = (u[:, :30] * s[:30] @ vh[:30]).unflatten(0, (2, 80)) + flat.mean((0, 1))
     assert torch.allclose(again, wanted, atol=1e-8)
+
+
+def test_pieces_start_anew_and_leave_nothing_out():
+    """A run that counts: a belief says how many frames it was made of, and which was the last."""
+
+    def run(frames):
+        count = torch.arange(frames.shape[1] + 1.0).expand(len(frames), -1)
+        last = torch.cat([-torch.ones(len(frames), 1), frames[:, :, 0, 0, 0]], 1)
+        return torch.stack([count, last], -1)
+
+    for time in (6, 7, 12, 13, 14):
+        frames = torch.arange(float(time)).reshape(1, time, 1, 1, 1)
+        count, last = in_pieces(run, frames, 3)[0].unbind(-1)
+        assert last.tolist() == list(range(-1, time))
+        assert count[:7].tolist() == list(range(7)) and all(4 <= c <= 6 for c in count[7:].tolist())
