@@ -367,12 +367,12 @@ def test_bad_input(call, message):
 
 
 def test_windows_without_variety():
-    """A signal of two values in turn has windows of rank one: nothing for nine states, trained or not."""
+    """A signal of two values in turn has windows of rank one: nothing for sixteen states, trained or not."""
     y = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(150)[:, None]
     torch.manual_seed(0)
     model = DSE(DSEConfig.van_der_pol())
     model.set_scale(y)
-    with pytest.raises(ValueError, match="rank: 9 asked for, but past has fewer correlations above zero"):
+    with pytest.raises(ValueError, match="rank: 16 asked for, but past has fewer correlations above zero"):
         fit_operators(model, y)
 
 
