@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kpm.solvers import checks, companion, filters
+from kpm.solvers import checks, companion, compiled, filters
 from kpm.solvers.operators import per_sequence
 from kpm.solvers.projectors import projector
 from kpm.solvers.spectra import Split, by_distance_to_one, nearest_to_one, split
@@ -77,6 +77,14 @@ def static_part(z: Tensor, size: int = 1, pairs: bool = False) -> Split:
 
 def _static_part(z: Tensor, size: int, pairs: bool) -> Split:
     """On the CPU, where many small problems are faster than on a GPU, transfers included."""
+    time, dim = z.shape[-2:]
+    if size == 1 and time - 1 <= dim and not z.requires_grad:
+        flat = z.reshape(-1, time, dim)
+        static, values, condition, fault = map(torch.from_numpy, compiled.static_parts(flat.numpy(), pairs))
+        if not fault.any():  # else the way below finds what is to be said or done
+            values, condition = values.view(*z.shape[:-2], -1), condition.view(z.shape[:-2])
+            static = static.view(z.shape)
+            return Split(static, z - static, values, condition)
     c, dependent = _coefficients(z)
     if not dependent.any():
         return _companion_split(z, c, size, pairs)
