@@ -157,9 +157,23 @@ def available() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in folder.glob("bench_*.py"))
 
 
+def sibling(name: str) -> ModuleType:
+    """The file of another benchmark, for what two of them share; `UserError` if there is none."""
+    path = _folder() / f"bench_{pick('benchmark', name, available())}.py"
+    spec = importlib.util.spec_from_file_location(f"kpm_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses in the file look their module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def load(name: str) -> Benchmark:
     """The benchmark of ``tests/benchmarks/bench_NAME.py``; `UserError` with the nearest names if there is none."""
-    benchmark = _module(name).benchmark()
+    module = sibling(name)
+    if not callable(getattr(module, "benchmark", None)):
+        raise UserError(f"bench_{name}.py has no function benchmark()")
+    benchmark = module.benchmark()
     if benchmark.name != name:
         raise ValueError(f"bench_{name}.py: its benchmark calls itself {benchmark.name!r}")
     return benchmark
@@ -236,7 +250,7 @@ def bench_command(
         print("there are no benchmarks yet")
     if not names:
         for name in there:
-            print(f"{name}: {(_module(name).__doc__ or '').strip().partition(chr(10))[0]}")
+            print(f"{name}: {(sibling(name).__doc__ or '').strip().partition(chr(10))[0]}")
     good = True
     for name in chosen:
         print(f"\n{name}")
@@ -261,18 +275,6 @@ def _folder() -> Path:
     if not folder.is_dir():
         raise UserError("there is no folder tests/benchmarks here: benchmarks come with a checkout, not with a wheel")
     return folder
-
-
-def _module(name: str) -> ModuleType:
-    path = _folder() / f"bench_{pick('benchmark', name, available())}.py"
-    spec = importlib.util.spec_from_file_location(f"kpm_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses in the file look their module up by name.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "benchmark", None)):
-        raise UserError(f"{path.name} has no function benchmark()")
-    return module
 
 
 def _time(function: Callable[[], Any], loops: int) -> float:

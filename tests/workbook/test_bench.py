@@ -223,7 +223,7 @@ def test_signs_of_a_busy_machine_are_printed_and_kept(add, home, monkeypatch, ca
 def test_every_benchmark_of_the_project_can_be_listed():
     """The files here must at least be found and import; running them is `kpm bench`."""
     for name in bench.available():
-        module = bench._module(name)
+        module = bench.sibling(name)
         assert (module.__doc__ or "").strip(), f"bench_{name}.py needs a docstring: its first line is listed"
 
 
