@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,9 @@ from kpm.errors import UserError, pick
 SOURCES = ("real", "re-render", "synthetic", "none")
 SPREADS = {"_se": "se", "_std": "std"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HEADLINES = ("mse", "D_sd", "D_mf", "D_mf_independent", "accuracy_test", "agreement", "e_rel", "e_rel_padded", "recall")
+HEADLINES += ("linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level")
+HEADLINES += ("best_baseline_eig_error_mean13", "mse_one_step", "gap", "ratio_sets", "runs", "runs_not_finite")
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
 
@@ -197,12 +200,23 @@ def readme_region(results: Iterable[Result]) -> str:
     results = list(results)
     claims = [r for r in results if not r.name.startswith("bench_")]
     benchmarks = [r for r in results if r.name.startswith("bench_")]
-    # Per factor, accuracies fill pages; `kpm results` has them.
-    parts = [table(claims, "markdown", lambda m: not m.startswith("accuracy_test_"))] if claims else ["No results yet."]
+    parts = [table(map(_in_short, claims), "markdown")] if claims else ["No results yet."]
     if benchmarks:
         parts.append("Benchmarks (ratio: time of the reference over ours, so above 1 is faster):")
         parts.append(table(benchmarks, "markdown", keep=lambda metric: metric.startswith("ratio")))
     return "\n\n".join(parts)
+
+
+def _in_short(result: Result) -> Result:
+    """With the metrics a reader looks for first: those of the paper and `HEADLINES`; all, if there is none of these.
+
+    The rest would fill pages; ``kpm results NAME`` has it.
+    """
+    names = {m for m in result.metrics if m in result.paper or m in HEADLINES}
+    if not names:
+        return result
+    shown = {m: v for m, v in result.metrics.items() if m in names or any(m == n + s for n in names for s in SPREADS)}
+    return replace(result, metrics=shown)
 
 
 def update_readme(path: str | Path | None = None) -> bool:

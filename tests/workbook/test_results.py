@@ -230,6 +230,13 @@ def test_readme_is_regenerated_and_only_between_the_markers(home, make):
     assert text.startswith("# Title\n") and text.endswith("\nlast line\n") and "old" not in text
     assert "0.9123 ± 0.012 (se)" in text
     assert "| bench_x | ratio_small | 2.5 |" in text and "ms_small" not in text
+    shown = {"eig_error_mean13": 0.25, "eig_error_mean13_std": 0.125, "of_little_interest": 7.0}
+    save(make(name="many", metrics=shown, paper={}))
+    save(make(name="few", metrics={"of_more_interest": 3.0}, paper={}))
+    assert update_readme() is True
+    text = readme.read_text()
+    assert "| many | eig_error_mean13 | 0.25 ± 0.12 (std) |" in text and "of_little_interest" not in text
+    assert "| few | of_more_interest | 3 |" in text
     save(make(metrics={"D_sd": 0.5}))
     assert update_readme() is True  # a results file that changed is drift
     readme.write_text(readme.read_text().replace("| 0.5 |", "| 0.9 |"))
