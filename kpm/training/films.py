@@ -19,7 +19,7 @@ from kpm.training.fit import FitConfig
 class FilmsTrainConfig(FitConfig):
     """How a predictor is trained; an epoch is `pieces` pieces of the films, starting anywhere."""
 
-    epochs: int = 200
+    epochs: int = 60
     """Epochs."""
     batch_size: int = 8
     """Pieces per step."""

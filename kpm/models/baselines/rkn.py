@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kpm.models.baselines.image_networks import FrameEncoder, ImageDecoder, cross_entropy, decode_frames, positive
+from kpm.models.baselines.image_networks import FrameDecoder, FrameEncoder, cross_entropy, decode_frames, positive
 from kpm.models.baselines.predictor import FilmPredictor, in_pieces
 
 
@@ -111,7 +111,7 @@ class RKN(nn.Module, FilmPredictor):
         super().__init__()
         self.config = config = config or RKNConfig()
         self.encoder, self.cell = FrameEncoder(config.code), RKNCell(config)
-        self.decoder = ImageDecoder(2 * config.code)
+        self.decoder = FrameDecoder(2 * config.code)
 
     def beliefs(self, frames: Tensor) -> Tensor:
         return in_pieces(self.run, frames, self.config.memory)

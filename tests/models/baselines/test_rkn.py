@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kpm.models.baselines.image_networks import ImageDecoder, positive, set_brightness
+from kpm.models.baselines.image_networks import FrameDecoder, positive, set_brightness
 from kpm.models.baselines.rkn import RKN, RKNCell, RKNConfig
+from kpm.models.dse_networks import ImageDecoder
 from kpm.solvers import LinearGaussian, kalman_filter
 
 
@@ -106,9 +107,19 @@ def test_published_sizes():
     assert torch.allclose(codes.norm(dim=-1), torch.ones(1, 2)) and (variances > 0).all()
 
 
+def test_every_pixel_depends_on_the_code():
+    codes = torch.randn(300, 10, generator=torch.Generator().manual_seed(1))
+    constant = {}
+    for kind in (FrameDecoder, ImageDecoder):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            constant[kind] = int((kind(10)(codes).std(0) < 1e-9).sum())
+    assert constant == {FrameDecoder: 0, ImageDecoder: 1008}
+
+
 def test_brightness_at_the_start():
     torch.manual_seed(0)
-    decoder = ImageDecoder(10)
+    decoder = FrameDecoder(10)
     set_brightness(decoder, 0.02)
     assert 0.005 < decoder(torch.zeros(1, 10)).mean().item() < 0.06
     with pytest.raises(ValueError, match="mean: expected"):
