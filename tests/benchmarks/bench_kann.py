@@ -79,8 +79,8 @@ def benchmark() -> Benchmark:
         "the reference in float32": peak_mib(lambda: published(x)),
     }
     cases = (
-        Case("float64", lambda: ours(x), lambda: published(x64), name, check=same(1e-8), minimum=12.0),
-        Case("published", lambda: ours(x), lambda: published(x), name, check=same(1e-2), minimum=6.0),
+        Case("float64", lambda: ours(x), lambda: published(x64), name, check=same(1e-8), minimum=10.0),
+        Case("published", lambda: ours(x), lambda: published(x), name, check=same(1e-2), minimum=5.0),
     )
     notes = "Peak memory beyond the states: " + ", ".join(f"{k} {v:.0f} MiB" for k, v in memory.items()) + "."
     return Benchmark("kann", cases, notes)
