@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -14,20 +13,25 @@ from kpm.workbook import dse_quadlink, quad_link_table, results
 
 @pytest.fixture
 def short(monkeypatch):
-    """Films of 90 frames."""
-    load = quad_link_images.load
-
-    def shorter(split, size, corrupted, seed):
-        films = load(split, size, corrupted, seed, trajectories=10)
-        cut = {name: getattr(films, name) for name in ("states", "clean", "corrupted", "visibility")}
-        return dataclasses.replace(films, **{k: None if v is None else v[:2, :90] for k, v in cut.items()})
-
-    monkeypatch.setattr(quad_link_images, "load", shorter)
+    """Two films of 90 frames in place of one of 1500."""
+    monkeypatch.setattr(quad_link_images, "SIZES", {"1.5k": (2, 90)})
 
 
 def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "results", lambda: tmp_path / "results")
-    ask = ["dse", "quadlink", "--quick", "--corrupted", "--methods", "linear", "lstm", "--folder", str(tmp_path / "q")]
+    ask = [
+        "dse",
+        "quadlink",
+        "--quick",
+        "--frames",
+        "180",
+        "--corrupted",
+        "--methods",
+        "linear",
+        "lstm",
+        "--folder",
+        str(tmp_path / "q"),
+    ]
     assert main([*ask, "--trials", "2"]) == 0
     assert "linear trial 1" in (first := capsys.readouterr().out)
     assert main([*ask, "--trials", "2", "--save"]) == 0
@@ -35,7 +39,7 @@ def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
     assert "trial 1" not in again and "against the clean frames" in again and "0.3167 ± 0.0223" in again
     assert first.strip() in again or first.split("\n\n")[1] in again
     record = json.loads((tmp_path / "q" / "1.5k_corrupted" / "lstm_1.json").read_text())
-    assert record["settings"]["films"]["epochs"] == 3 and list(record["errors"]) == ["observed", "clean"]
+    assert record["settings"]["films"]["epochs"] == 2 and list(record["errors"]) == ["observed", "clean"]
     saved = results.load("dse_quadlink", tmp_path / "results")
     values = [
         json.loads((tmp_path / "q" / "1.5k_corrupted" / f"linear_{k}.json").read_text())["errors"] for k in (0, 1)
@@ -47,7 +51,7 @@ def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
 
 
 def test_trials_of_other_settings_are_not_mixed(short, tmp_path):
-    ask = {"methods": ("linear",), "trials": 1, "folder": tmp_path}
+    ask = {"frames": 180, "methods": ("linear",), "trials": 1, "folder": tmp_path}
     dse_quadlink.quadlink_command(quick=True, **ask)
     with pytest.raises(UserError, match=r"linear_0\.json: was run with other settings"):
         dse_quadlink.quadlink_command(**ask)
