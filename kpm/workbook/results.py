@@ -29,7 +29,15 @@ SPREADS = {"_se": "se", "_std": "std"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HEADLINES = ("mse", "D_sd", "D_mf", "D_mf_independent", "accuracy_test", "agreement", "e_rel", "e_rel_padded", "recall")
 HEADLINES += ("linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level")
-HEADLINES += ("best_baseline_eig_error_mean13", "mse_one_step", "gap", "ratio_sets", "runs", "runs_not_finite")
+HEADLINES += (
+    "published_trials_per_level",
+    "best_baseline_eig_error_mean13",
+    "mse_one_step",
+    "gap",
+    "ratio_sets",
+    "runs",
+    "runs_not_finite",
+)
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
 
