@@ -240,8 +240,8 @@ KNOWN = {
     "looking at trials 1 to 3, among others. All trials are one trajectory; only the noise on it differs.",
     "sl": "The clean reading is given 13 features, a constant and the harmonics 1 to 6 of the angle of a learned "
     "two-dimensional state, as the baselines named fourier are given those of the observed angle; its sizes were "
-    "chosen while looking at trials 1 to 6, among others. The reference is the weak-noise one; at the highest noise the "
-    "exact one differs from it by about half of the best errors.",
+    "chosen while looking at trials 1 to 6, among others. The reference is the weak-noise one; at the highest noise "
+    "the exact one differs from it by about half of the best errors.",
 }
 
 
