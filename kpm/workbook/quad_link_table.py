@@ -103,19 +103,22 @@ def result(folder: Path, size: str) -> Result:
     metrics: dict[str, float] = {}
     paper: dict[str, float] = {}
     details: dict[str, Any] = {"horizons": list(HORIZONS), "paper_table_2": TABLE_2}
-    trials, wall = set(), 0.0
+    trials, wall, counts = set(), 0.0, []
     for corrupted in (False, True):
         films, records = _films(corrupted), read(folder, size, corrupted)
         trials |= {r["trial"] for r in records}
         wall += sum(r.get("wall_s", 0) for r in records)
         found = cells(records)
+        counts += [f"{m} {films} {n}" for m in METHODS if (n := sum(r["method"] == m for r in records))]
         details[films] = {"errors": found, "settings": {r["method"]: r["settings"] for r in records if "settings" in r}}
         for method, by_target in found.items():
             for target, by_horizon in by_target.items():
                 against = "_against_clean" if corrupted and target == "clean" else ""
                 for h in (HORIZONS[0], HORIZONS[-1]):
                     name = f"mse_{films}{against}_{method}_h{h}"
-                    metrics |= {name: statistics.mean(by_horizon[h]), f"{name}_std": statistics.pstdev(by_horizon[h])}
+                    metrics[name] = statistics.mean(by_horizon[h])
+                    if len(by_horizon[h]) > 1:
+                        metrics[f"{name}_std"] = statistics.pstdev(by_horizon[h])
             if method in TABLE_1[size, corrupted]:
                 name, (mean, deviation) = f"mse_{films}_{method}_h1", TABLE_1[size, corrupted][method]
                 paper |= {name: mean, f"{name}_std": deviation}
@@ -137,7 +140,8 @@ def result(folder: Path, size: str) -> Result:
         command=f"kpm dse quadlink --frames {frames}; kpm dse quadlink --frames {frames} --corrupted --save",
         commit=machine.commit,
         environment=machine,
-        notes="Horizons are ours, as the paper's are lost. Its errors are above those of a black image.",
+        notes="Horizons are ours, as the paper's are lost. Its errors are above those of a black image. "
+        f"Trials: {', '.join(counts)}.",
         details=details,
     )
 
@@ -147,4 +151,6 @@ def _films(corrupted: bool) -> str:
 
 
 def _spread(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}         "
     return f"{statistics.mean(values):.4f} ± {statistics.pstdev(values):.4f}"
