@@ -8,6 +8,7 @@ from kpm.datasets import stuart_landau, van_der_pol
 from kpm.datasets.trials import windows
 from kpm.metrics.spectral_error import spectral_error
 from kpm.models.baselines import spectra
+from kpm.models.baselines.elto import ELTOConfig
 from kpm.solvers import matching
 from kpm.solvers.operators import shared
 
@@ -81,8 +82,16 @@ def errors(trials, methods):
     return {name: spectral_error(trials.reference, v, trials.harmonics).per_harmonic for name, v in found.items()}
 
 
-def test_linear_methods_miss_the_even_harmonics_of_the_position():
-    trials = position(frames=2000, noise=0.02)
+@pytest.fixture
+def brief(monkeypatch):
+    """ELTO with one setting and next to no learning."""
+    for name in ("van_der_pol", "stuart_landau"):
+        preset = getattr(ELTOConfig, name)(candidates=1, epochs=2)
+        monkeypatch.setattr(ELTOConfig, name, lambda preset=preset: preset)
+
+
+def test_linear_methods_miss_the_even_harmonics_of_the_position(brief):
+    trials = position(frames=1500, noise=0.02)
     error = errors(trials, spectra.METHODS_OF["van_der_pol"])
     even = (trials.harmonics % 2 == 0) & (trials.harmonics.abs() <= 4)
     for name in ("hankel_dmd_30", "hankel_dmd_100", "subspace_dmd_delays", "realization_delays"):
@@ -92,7 +101,7 @@ def test_linear_methods_miss_the_even_harmonics_of_the_position():
         assert error[name][trials.harmonics.abs() <= 4].mean() < 0.01
 
 
-def test_noise_draws_least_squares_inwards_and_not_subspace_dmd():
+def test_noise_draws_least_squares_inwards_and_not_subspace_dmd(brief):
     trials = angle(frames=3000)
     error = {k: float(v.mean()) for k, v in errors(trials, spectra.METHODS_OF["stuart_landau"]).items()}
     assert error["subspace_dmd_fourier"] < 0.01
