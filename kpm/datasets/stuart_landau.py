@@ -21,7 +21,6 @@ from kpm.solvers import checks
 
 CONVENTIONS = {"full": 1.0, "half": 0.5}
 REFERENCES = ("weak", "exact", "published")
-NOISE_LEVELS = tuple(k / 100 for k in range(1, 10))
 
 
 @dataclass(frozen=True)

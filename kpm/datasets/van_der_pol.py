@@ -66,9 +66,6 @@ class VanDerPol:
         return cls(**{"frames": 1200, "train_size": 1000, "trials": 3, **changes})
 
 
-NOISE_LEVELS = tuple(k / 100 for k in range(1, 21))
-
-
 def trajectory(start: Tensor, frames: int, dt: float = 0.1, *, mu: float = 2.0, substeps: int = 1) -> Tensor:
     """States of the oscillator by classical Runge-Kutta.
 

@@ -16,6 +16,7 @@ The method is the *clean* reading; the *published* one is what the paper's code 
 ==================  ==========================================  ==================================================
 frames of signals   scaled to unit variance per channel         as they are
 past and future     share no frame: `delays - 1` codes between  adjacent codes, whose windows overlap
+decoder of images   reaches every pixel                         leaves 1008 of 2304 the same for all codes
 block features      trained with the encoder                    as initialised
 states              centred; signs and axes kept over training  not centred; axes as they come
 state dictionary    has the constant, the state, harmonics      network only
@@ -78,7 +79,7 @@ class DSE(nn.Module):
         super().__init__()
         self.config = c = config or DSEConfig()
         self.encoder = networks.ImageEncoder(c.code) if c.is_image else networks.signal_encoder(c)
-        self.decoder = networks.ImageDecoder(c.code) if c.is_image else networks.signal_decoder(c)
+        self.decoder = networks.ImageDecoder(c.code, c.is_published) if c.is_image else networks.signal_decoder(c)
         self.heads = networks.BlockHeads(c.code, c.window, c.head_hidden)
         self.heads.requires_grad_(not c.is_published)
         self.dictionary = networks.StateDictionary(c)

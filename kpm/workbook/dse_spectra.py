@@ -195,7 +195,15 @@ def _row(level: str, method: str, errors: list[dict[str, float]], found: list[Fo
 
 
 def _over_levels(rows: list[Row]) -> Row:
-    """Means over the levels, each with the same weight; the deviation is that of all trials around their level."""
+    """Means over the levels, each with the same weight; the deviation is that of all trials around their level.
+
+    A level with one trial says nothing of deviations and does not count in them.
+    """
+    freedom = sum(row.trials - 1 for row in rows)
+
+    def spread(form: str) -> float:
+        return (sum(row.trials * row.stds[form] ** 2 for row in rows) / freedom) ** 0.5 if freedom else 0.0
+
     forms = [name for name in rows[0].errors if all(name in row.errors for row in rows)]
     return Row(
         level="all",
@@ -203,7 +211,7 @@ def _over_levels(rows: list[Row]) -> Row:
         trials=sum(row.trials for row in rows),
         eigenvalues=min(row.eigenvalues for row in rows),
         errors={name: statistics.fmean(row.errors[name] for row in rows) for name in forms},
-        stds={name: statistics.fmean(row.stds[name] ** 2 for row in rows) ** 0.5 for name in forms},
+        stds={name: spread(name) for name in forms},
         wall_s=statistics.median(row.wall_s for row in rows),
     )
 
@@ -213,7 +221,7 @@ def as_text(system: str, rows: Sequence[Row]) -> str:
     lines = [f"{'noise':<6}{'method':<22}{'trials':>6}{'values':>7}" + "".join(f"{f:>18}" for f in FORMS) + f"{'s':>8}"]
     for level in dict.fromkeys(row.level for row in rows):
         for row in (row for row in rows if row.level == level):
-            cells = (f"{row.errors[f]:>9.4f} ± {row.stds[f]:<6.4f}" if f in row.errors else f"{'-':>18}" for f in FORMS)
+            cells = (_cell(row, form) for form in FORMS)
             lines.append(
                 f"{level:<6}{row.method:<22}{row.trials:>6}{row.eigenvalues:>7}{''.join(cells)}{row.wall_s:>8.1f}"
             )
@@ -222,6 +230,14 @@ def as_text(system: str, rows: Sequence[Row]) -> str:
             told = ", ".join(f"{name} {mean:.3f} ± {std:.3f}" for name, (mean, std) in paper.items())
             lines.append(f"{level:<6}paper: {told}")
     return "\n".join(lines)
+
+
+def _cell(row: Row, form: str) -> str:
+    """Mean and deviation, in 18 characters; no deviation of a single trial."""
+    if form not in row.errors:
+        return f"{'-':>18}"
+    spread = f" ± {row.stds[form]:<6.4f}" if row.trials > 1 else " " * 9
+    return f"{row.errors[form]:>9.4f}{spread}"
 
 
 def form_of_paper(system: str, rows: Sequence[Row]) -> dict[str, dict[str, float]]:

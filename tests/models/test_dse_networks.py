@@ -19,7 +19,7 @@ def test_published_sizes():
     vdp, sl, quad = (preset(reading="published") for preset in presets)
     assert (count(networks.signal_encoder(vdp)), count(networks.signal_decoder(vdp))) == (31986, 31966)
     assert (count(networks.signal_encoder(sl)), count(networks.signal_decoder(sl))) == (30706, 30676)
-    assert (count(networks.ImageEncoder()), count(networks.ImageDecoder())) == (43520, 22713)
+    assert (count(networks.ImageEncoder()), count(networks.ImageDecoder(published=True))) == (43520, 22713)
     heads = [count(networks.BlockHeads(c.code, c.window, c.head_hidden)) for c in (vdp, sl, quad)]
     assert heads == [35250, 70450, 102500]
     assert [(c.rank, c.state_features, c.observation_features) for c in (vdp, sl, quad)] == [

@@ -7,8 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from kpm.models.baselines.image_networks import FrameDecoder, FrameEncoder, cross_entropy, decode_frames
+from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames
 from kpm.models.baselines.predictor import FilmPredictor, in_pieces
+from kpm.models.dse_networks import ImageDecoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LSTMPredictor(nn.Module, FilmPredictor):
         self.config = config = config or LSTMConfig()
         self.encoder = FrameEncoder(config.code, unit=False)
         self.cell = nn.LSTMCell(config.code, config.hidden)
-        self.decoder = FrameDecoder(config.hidden)
+        self.decoder = ImageDecoder(config.hidden)
 
     def beliefs(self, frames: Tensor) -> Tensor:
         return in_pieces(self.run, frames, self.config.memory)

@@ -13,9 +13,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kpm.models.baselines.image_networks import FrameDecoder, FrameEncoder, cross_entropy, decode_frames
+from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames
 from kpm.models.baselines.predictor import FilmPredictor
 from kpm.models.baselines.settled_filter import settled_filter
+from kpm.models.dse_networks import ImageDecoder
 from kpm.solvers import LinearGaussian, kalman_filter
 
 
@@ -48,7 +49,7 @@ class NCDSSM(nn.Module, FilmPredictor):
     def __init__(self, config: NCDSSMConfig | None = None):
         super().__init__()
         self.config = c = config or NCDSSMConfig()
-        self.encoder, self.decoder = FrameEncoder(c.code, unit=False), FrameDecoder(c.code)
+        self.encoder, self.decoder = FrameEncoder(c.code, unit=False), ImageDecoder(c.code)
         half = c.state // 2
         turns = torch.zeros(c.state, c.state)
         rates = torch.linspace(0.5, 2 * math.pi, max(half, 1))  # half a radian to one turn per second

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kpm.models.baselines.image_networks import FrameDecoder, FrameEncoder, cross_entropy, decode_frames, positive
+from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames, positive
 from kpm.models.baselines.predictor import FilmPredictor, in_pieces
+from kpm.models.dse_networks import ImageDecoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ class RKN(nn.Module, FilmPredictor):
         super().__init__()
         self.config = config = config or RKNConfig()
         self.encoder, self.cell = FrameEncoder(config.code), RKNCell(config)
-        self.decoder = FrameDecoder(2 * config.code)
+        self.decoder = ImageDecoder(2 * config.code)
 
     def beliefs(self, frames: Tensor) -> Tensor:
         return in_pieces(self.run, frames, self.config.memory)
