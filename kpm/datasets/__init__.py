@@ -1,4 +1,4 @@
-"""Datasets by name: `load` a split and get films (`SequenceDataset`), time series (`Signals`) or texts (`Reviews`)."""
+"""Datasets by name: `load` a split of films (`SequenceDataset`), series (`Signals`), `Images` or texts (`Reviews`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from kpm.errors import UserError, pick
 
 if TYPE_CHECKING:
     from kpm.datasets.base import SequenceDataset
+    from kpm.datasets.images import Images
     from kpm.datasets.signals import Signals
     from kpm.datasets.texts import Reviews
 
-    Dataset = SequenceDataset | Signals | Reviews
+    Dataset = SequenceDataset | Signals | Images | Reviews
 
-__all__ = ["Reviews", "SequenceDataset", "Signals", "entries", "load", "names"]
+__all__ = ["Images", "Reviews", "SequenceDataset", "Signals", "entries", "load", "names"]
 
 
 class _Loader(NamedTuple):
@@ -46,11 +47,14 @@ _LOADERS = {
     "reviews_synthetic": _Loader("kpm.datasets.reviews:load"),
     "ecg5000": _Loader("kpm.datasets.ecg5000:load", ("ecg5000",), "beats"),
     "beats": _Loader("kpm.datasets.beats:load"),
+    "mnist": _Loader("kpm.datasets.mnist:load", ("mnist",), "drawn_digits"),
+    "drawn_digits": _Loader("kpm.datasets.drawn_digits:load"),
 }
 # The faces, each in a module of its own that is imported when a dataset is.
 _FACES = {
     "SequenceDataset": "kpm.datasets.base",
     "Signals": "kpm.datasets.signals",
+    "Images": "kpm.datasets.images",
     "Reviews": "kpm.datasets.texts",
 }
 _SOURCES = ("auto", "real", "synthetic")
@@ -85,8 +89,8 @@ def load(name: str, split: str = "train", source: str = "auto", root: str | os.P
 
     Returns
     -------
-    SequenceDataset, Signals or Reviews
-        For films, time series and texts.
+    SequenceDataset, Signals, Images or Reviews
+        For films, time series, images and texts.
 
     Raises
     ------

@@ -156,6 +156,7 @@ _ENTRIES = (
     ),
     Entry(
         name="mnist",
+        stand_in="drawn_digits",
         title="MNIST: handwritten digits",
         licence="CC BY-SA 3.0",
         homepage="http://yann.lecun.com/exdb/mnist/",

@@ -47,7 +47,7 @@ def data_fetch(name: tyro.conf.Positional[str]) -> int:
 def data_show(
     name: tyro.conf.Positional[str], split: str = "train", source: str = "auto", out: Path | None = None
 ) -> int:
-    """Show a dataset: a picture of the factors of films or the classes of signals, or the first few reviews.
+    """Show a dataset: the factors of films, the classes of signals or images, or the first few reviews.
 
     Args:
         name: dataset
@@ -65,6 +65,8 @@ def data_show(
         return 0
     if isinstance(dataset, datasets.Signals):
         from kpm.datasets.show_signals import plot_signals as plot
+    elif isinstance(dataset, datasets.Images):
+        from kpm.datasets.show_images import plot_images as plot
     else:
         from kpm.datasets.show import plot_samples as plot
     target = out or paths.figures() / f"data_{dataset.name}.png"
