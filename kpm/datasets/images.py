@@ -99,7 +99,7 @@ class Images:
             "name": self.name,
             "source": self.source,
             "split": self.split,
-            "images": len(self),
+            "sequences": len(self),
             "shape": list(self.shape),
             "classes": {name: int((self.labels == i).sum()) for i, name in enumerate(self.class_names)},
             "description": self.description,
