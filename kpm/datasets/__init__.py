@@ -1,4 +1,4 @@
-"""Datasets by name: `load` a split of films (`SequenceDataset`), series (`Signals`), `Images` or texts (`Reviews`)."""
+"""Datasets by name: films (`SequenceDataset`), series (`Signals`), `Images`, `Points` or texts (`Reviews`)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ from kpm.errors import UserError, pick
 if TYPE_CHECKING:
     from kpm.datasets.base import SequenceDataset
     from kpm.datasets.images import Images
+    from kpm.datasets.points import Points
     from kpm.datasets.signals import Signals
     from kpm.datasets.texts import Reviews
 
-    Dataset = SequenceDataset | Signals | Images | Reviews
+    Dataset = SequenceDataset | Signals | Images | Points | Reviews
 
-__all__ = ["Images", "Reviews", "SequenceDataset", "Signals", "entries", "load", "names"]
+__all__ = ["Images", "Points", "Reviews", "SequenceDataset", "Signals", "entries", "load", "names"]
 
 
 class _Loader(NamedTuple):
-    """Where a dataset comes from: ``module:function``, the registry entries it can be read from, its stand-in."""
+    """Where a dataset comes from: ``module:function``, the registry entries it can be read from, its stand-in.
+
+    Real data that need no registry, for they come with a package that is here in any case, name it in `comes_with`.
+    """
 
     function: str
     entries: tuple[str, ...] = ()
     stand_in: str = ""
+    comes_with: str = ""
 
 
 _DSPRITES = ("dsprites-hdf5", "dsprites")  # the hdf5 form is read faster and its sha256 is published
-# What can be loaded, and how. Without entries it is drawn by our own code and needs no files.
+# What can be loaded, and how. Without entries it needs no files: drawn by our own code, or part of a package.
 _LOADERS = {
     "sprites": _Loader("kpm.datasets.sprites:load", ("sprites",), "puppets"),
     "puppets": _Loader("kpm.datasets.puppets:load"),
@@ -49,12 +54,16 @@ _LOADERS = {
     "beats": _Loader("kpm.datasets.beats:load"),
     "mnist": _Loader("kpm.datasets.mnist:load", ("mnist",), "drawn_digits"),
     "drawn_digits": _Loader("kpm.datasets.drawn_digits:load"),
+    "small_digits": _Loader("kpm.datasets.small_digits:load", comes_with="scikit-learn"),
+    "yinyang": _Loader("kpm.datasets.yin_yang:load", ("yinyang",), "yinyang_drawn"),
+    "yinyang_drawn": _Loader("kpm.datasets.yin_yang:load_drawn"),
 }
 # The faces, each in a module of its own that is imported when a dataset is.
 _FACES = {
     "SequenceDataset": "kpm.datasets.base",
     "Signals": "kpm.datasets.signals",
     "Images": "kpm.datasets.images",
+    "Points": "kpm.datasets.points",
     "Reviews": "kpm.datasets.texts",
 }
 _SOURCES = ("auto", "real", "synthetic")
@@ -69,6 +78,11 @@ def names() -> list[str]:
 def entries(name: str) -> tuple[str, ...]:
     """Registry entries a dataset can be read from, any of them; none if it is drawn."""
     return _LOADERS[pick("dataset", name, names())].entries
+
+
+def comes_with(name: str) -> str:
+    """The package whose data a dataset is; empty for all others."""
+    return _LOADERS[pick("dataset", name, names())].comes_with
 
 
 def load(name: str, split: str = "train", source: str = "auto", root: str | os.PathLike | None = None) -> Dataset:
@@ -89,8 +103,8 @@ def load(name: str, split: str = "train", source: str = "auto", root: str | os.P
 
     Returns
     -------
-    SequenceDataset, Signals, Images or Reviews
-        For films, time series, images and texts.
+    SequenceDataset, Signals, Images, Points or Reviews
+        For films, time series, images, points of a plane and texts.
 
     Raises
     ------
@@ -100,7 +114,9 @@ def load(name: str, split: str = "train", source: str = "auto", root: str | os.P
     loader = _LOADERS[pick("dataset", name, names())]
     pick("source", source, _SOURCES)
     if not loader.entries:
-        if source == "real":
+        if loader.comes_with and source == "synthetic":
+            raise UserError(f"dataset {name!r} comes with {loader.comes_with} and has no stand-in; use source='real'")
+        if source == "real" and not loader.comes_with:
             raise UserError(f"dataset {name!r} is made by kpm and has no real source; use source='synthetic'")
         return _function(loader)(split)
     if source == "synthetic" or (source == "auto" and not _can_be_had(name, root)):

@@ -230,6 +230,7 @@ _ENTRIES = (
     ),
     Entry(
         name="yinyang",
+        stand_in="yinyang_drawn",
         title="Yin-Yang: points of a plane in three classes, the published draw",
         licence="MIT",
         homepage="https://github.com/lkriener/yin_yang_data_set",

@@ -23,7 +23,9 @@ def data_list() -> int:
         if name not in ENTRIES:
             files = datasets.entries(name)
             what = f"sequences made of {' or '.join(files)}" if files else "made by kpm, needs no files"
-            rows.append((name, what, "-", "-", "-", "-" if files else "MIT"))
+            package = datasets.comes_with(name)
+            what, licence = (f"comes with {package}", "-") if package else (what, "-" if files else "MIT")
+            rows.append((name, what, "-", "-", "-", licence))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -47,7 +49,7 @@ def data_fetch(name: tyro.conf.Positional[str]) -> int:
 def data_show(
     name: tyro.conf.Positional[str], split: str = "train", source: str = "auto", out: Path | None = None
 ) -> int:
-    """Show a dataset: the factors of films, the classes of signals or images, or the first few reviews.
+    """Show a dataset: the factors of films, the classes of signals, images or points, or the first few reviews.
 
     Args:
         name: dataset
@@ -67,6 +69,8 @@ def data_show(
         from kpm.datasets.show_signals import plot_signals as plot
     elif isinstance(dataset, datasets.Images):
         from kpm.datasets.show_images import plot_images as plot
+    elif isinstance(dataset, datasets.Points):
+        from kpm.datasets.show_points import plot_points as plot
     else:
         from kpm.datasets.show import plot_samples as plot
     target = out or paths.figures() / f"data_{dataset.name}.png"

@@ -22,7 +22,9 @@ from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.copy_memory import CopyMemoryConfig, CopyMemoryNet
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
+from kpm.models.res_mlp import ResMLP, ResMLPConfig
 from kpm.models.sentiment import SentimentConfig, SentimentNet
+from kpm.models.surrogate import Surrogate, SurrogateConfig
 
 FORMAT = "kpm-1"
 _MODELS = {
@@ -33,6 +35,8 @@ _MODELS = {
         (SentimentNet, SentimentConfig),
         (BeatAutoencoder, BeatAutoencoderConfig),
         (CopyMemoryNet, CopyMemoryConfig),
+        (ResMLP, ResMLPConfig),
+        (Surrogate, SurrogateConfig),
     )
 }
 M = TypeVar("M", bound=nn.Module)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kpm import datasets
-from kpm.training import copy_memory
+from kpm.training import copy_memory, kae
 from kpm.training.beats import BeatsTask, BeatsTrainConfig
+from kpm.training.classifier import ClassifierTask, ClassifierTrainConfig
 from kpm.training.copy_memory import CopyTask, CopyTrainConfig
 from kpm.training.fit import FitConfig
+from kpm.training.kae import KAETask, KAETrainConfig
 from kpm.training.sentiment import SentimentTask, SentimentTrainConfig
 
 
@@ -37,4 +39,6 @@ TASKS = {
     "sentiment": Entry(SentimentTrainConfig, SentimentTask, "a recurrent network to judge reviews"),
     "ecg": Entry(BeatsTrainConfig, BeatsTask, "a recurrent autoencoder of normal heartbeats"),
     "copy": Entry(CopyTrainConfig, CopyTask, "a recurrent network to repeat symbols after a delay", copy_memory.data),
+    "classifier": Entry(ClassifierTrainConfig, ClassifierTask, "a classifier whose layers all have one width"),
+    "kae": Entry(KAETrainConfig, KAETask, "a Koopman autoencoder of a classifier's layers", kae.data),
 }
