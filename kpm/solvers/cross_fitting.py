@@ -44,7 +44,7 @@ def contiguous_folds(
     sequences, time : int
         Rows of different sequences have nothing in common.
     folds : int
-        Number of blocks.
+        Number of blocks. With 1 there is no cross-fitting: the operator of the only block has seen it all.
     purge : int
         Rows before and after a block, in the same sequence, that its operator must not see.
 
@@ -53,9 +53,11 @@ def contiguous_folds(
     ValueError
         For fewer rows than blocks, or if no row is left for the operator of some block.
     """
-    checks.count(folds, "folds", 2, sequences * time)
+    checks.count(folds, "folds", 1, sequences * time)
     checks.count(purge, "purge", 0, 10**9)
     rows = torch.arange(sequences * time, device=device)
+    if folds == 1:
+        return Folds([len(rows)], torch.ones(1, len(rows), dtype=torch.float64, device=device))
     sizes = [len(part) for part in rows.tensor_split(folds)]
     stop = torch.tensor(sizes, device=device).cumsum(0)[:, None]
     start = stop - torch.tensor(sizes, device=device)[:, None]

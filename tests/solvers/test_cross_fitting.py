@@ -87,6 +87,12 @@ def test_no_gradient_of_a_block_through_its_own_operator():
     assert (gradient[:20] != 0).any(-1).all() and (gradient[30:] != 0).any(-1).all()
 
 
+def test_one_block_is_predicted_by_the_operator_of_all_rows():
+    x, y = rows(4)
+    parts = contiguous_folds(1, 40, 1, purge=3)
+    near(out_of_fold(x, leave_one_out(x, y, 0.1, parts), parts), x.numpy() @ solved(x.numpy(), y.numpy(), 0.1))
+
+
 def test_unexplained_is_one_minus_r_squared_of_whitened_coordinates():
     x, y = rows(4, 200)
     residual = y - x @ ridge(x, y, 0.0)
@@ -119,8 +125,8 @@ def test_gradients():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: contiguous_folds(1, 10, 1), "folds: expected a whole number from 2 to 10"),
-        (lambda: contiguous_folds(1, 3, 5), "folds: expected a whole number from 2 to 3"),
+        (lambda: contiguous_folds(1, 10, 0), "folds: expected a whole number from 1 to 10"),
+        (lambda: contiguous_folds(1, 3, 5), "folds: expected a whole number from 1 to 3"),
         (lambda: contiguous_folds(1, 10, 2, purge=5), r"leave no row for block \[0\]"),
         (lambda: instrumented(*3 * [torch.ones(5, 2).double()], 0.0), "z: instruments do not tell"),
         (lambda: ridge(torch.ones(5, 2).double(), torch.ones(5, 1).double(), 0.0), "x: coordinates are linearly dep"),
