@@ -23,6 +23,7 @@ from kpm.models.dse_networks import DSEConfig, dtype_of, solve_last
 from kpm.models.dse_operators import fit_operators
 from kpm.solvers.cross_fitting import Folds, contiguous_folds, leave_one_out, out_of_fold, unexplained
 from kpm.solvers.realization import Realization
+from kpm.training import hardware
 from kpm.training.losses import check_finite
 
 SCHEDULES = ("staged", "joint")
@@ -133,6 +134,7 @@ def train(
         If a loss is not finite; names epoch and term.
     """
     began = time.monotonic()
+    hardware.keep_freed_memory()  # without it, pages come and go for half of the time
     sizes = sizes or DSEConfig()
     if sizes.is_published:
         from kpm.training import dse_published

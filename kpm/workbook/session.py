@@ -88,6 +88,7 @@ def start(name: str, profile: str, seed: int, device: str = "auto", out_dir: str
     """
     pick("profile", profile, PROFILES)
     plots.use_style()
+    hardware.keep_freed_memory()
     torch.manual_seed(seed)
     out = Path(out_dir) if out_dir else paths.root() / "out" / name
     out.mkdir(parents=True, exist_ok=True)
