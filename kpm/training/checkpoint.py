@@ -20,10 +20,14 @@ from kpm import environment, files
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.copy_memory import CopyMemoryConfig, CopyMemoryNet
+from kpm.models.deq import DEQ, DEQConfig
+from kpm.models.feedforward import FeedForward, FeedForwardConfig
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
+from kpm.models.mondeq import MonDEQ, MonDEQConfig
 from kpm.models.res_mlp import ResMLP, ResMLPConfig
 from kpm.models.sentiment import SentimentConfig, SentimentNet
+from kpm.models.sim import SIM, SIMConfig
 from kpm.models.surrogate import Surrogate, SurrogateConfig
 
 FORMAT = "kpm-1"
@@ -37,6 +41,10 @@ _MODELS = {
         (CopyMemoryNet, CopyMemoryConfig),
         (ResMLP, ResMLPConfig),
         (Surrogate, SurrogateConfig),
+        (SIM, SIMConfig),
+        (DEQ, DEQConfig),
+        (MonDEQ, MonDEQConfig),
+        (FeedForward, FeedForwardConfig),
     )
 }
 M = TypeVar("M", bound=nn.Module)

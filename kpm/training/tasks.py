@@ -13,6 +13,7 @@ from kpm.training.copy_memory import CopyTask, CopyTrainConfig
 from kpm.training.fit import FitConfig
 from kpm.training.kae import KAETask, KAETrainConfig
 from kpm.training.sentiment import SentimentTask, SentimentTrainConfig
+from kpm.training.sim import SIMTask, SIMTrainConfig
 
 
 def load(config: Any) -> tuple[Any, Any]:
@@ -40,5 +41,6 @@ TASKS = {
     "ecg": Entry(BeatsTrainConfig, BeatsTask, "a recurrent autoencoder of normal heartbeats"),
     "copy": Entry(CopyTrainConfig, CopyTask, "a recurrent network to repeat symbols after a delay", copy_memory.data),
     "classifier": Entry(ClassifierTrainConfig, ClassifierTask, "a classifier whose layers all have one width"),
+    "sim": Entry(SIMTrainConfig, SIMTask, "a stable invariant or an equilibrium model to classify images"),
     "kae": Entry(KAETrainConfig, KAETask, "a Koopman autoencoder of a classifier's layers", kae.data),
 }

@@ -1,0 +1,120 @@
+"""Equilibrium models: one layer applied until nothing changes, or a fixed number of times.
+
+``z = tanh(z W + s(x))`` with a network s of the input; the answer is read from z. A deep equilibrium model (Bai,
+Kolter, Koltun, NeurIPS 2019) looks for the z where that holds and takes its gradient there; a weight-tied network
+applies the layer so many times and takes the gradient through all of them. Both have the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kpm.models import bases
+from kpm.solvers.fixed_point import METHODS, FixedPoint, solve
+from kpm.solvers.implicit import BackwardReport, implicit
+
+GRADIENTS = ("implicit", "unrolled")
+FAILURES = ("warn", "raise")
+log = logging.getLogger("kpm")
+
+
+@dataclasses.dataclass(frozen=True)
+class DEQConfig:
+    """Sizes and solver; the defaults have 81614 parameters on MNIST.
+
+    Attributes
+    ----------
+    stem : str
+        Network of the input, see `kpm.models.bases.make`.
+    shape : tuple of int
+        Of one input.
+    width : int
+        Channels or hidden units of the stem, where it has any.
+    size : int
+        Of z.
+    outputs : int
+    gradient : {"implicit", "unrolled"}
+        Of the fixed point, or through `most` applications of the layer, from zero, without asking whether it settles.
+    method, tol, most, memory
+        Of the solver, see `kpm.solvers.fixed_point.solve`; the residual is the relative one.
+    on_failure : {"warn", "raise"}
+        What is done about samples without a fixed point; their share is in `DEQ.report` in any case.
+    """
+
+    stem: str = "linear"
+    shape: tuple[int, ...] = (1, 28, 28)
+    width: int = 0
+    size: int = 92
+    outputs: int = 10
+    gradient: Literal["implicit", "unrolled"] = "implicit"
+    method: Literal["plain", "anderson", "broyden"] = "anderson"
+    tol: float = 1e-3
+    most: int = 40
+    memory: int = 5
+    on_failure: Literal["warn", "raise"] = "warn"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))  # of a checkpoint it is a list
+        choices = (("gradient", GRADIENTS), ("method", METHODS), ("on_failure", FAILURES))
+        for name, options in choices:
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name}: expected one of {', '.join(options)}, got {getattr(self, name)!r}")
+
+
+class DEQ(nn.Module):
+    """A stem, one layer at its fixed point (or applied many times), a linear read-out.
+
+    Attributes
+    ----------
+    report : FixedPoint or None
+        What the solver found for the last batch; without one where the layer is unrolled.
+    backward_report : BackwardReport or None
+        The same of the last backward pass.
+    """
+
+    def __init__(self, config: DEQConfig | None = None):
+        super().__init__()
+        self.config = c = config or DEQConfig()
+        self.stem = bases.make(c.stem, c.shape, c.width, c.size)
+        self.recurrent = nn.Linear(c.size, c.size, bias=False)
+        nn.init.orthogonal_(self.recurrent.weight, 0.5)  # a contraction at first, so that there is one fixed point
+        self.readout = nn.Linear(c.size, c.outputs)
+        self.report: FixedPoint | None = None
+        self.backward_report: BackwardReport | None = None
+
+    def layer(self, z: Tensor, drive: Tensor) -> Tensor:
+        """One application, ``(b, size)``; `drive` is the stem's output."""
+        return torch.tanh(self.recurrent(z) + drive)
+
+    def equilibrium(self, drive: Tensor) -> Tensor:
+        """The state ``(b, size)`` that is read out, with its gradient."""
+        c = self.config
+        z = torch.zeros_like(drive)
+        if c.gradient == "unrolled":
+            for _ in range(c.most):
+                z = self.layer(z, drive)
+            return z
+        self.report = solve(lambda z: self.layer(z, drive), z, c.method, c.tol, c.most, c.memory)
+        tell(self.report, c.on_failure)
+        # The gradient is asked for ten times more exactly than the state: its errors add up over a training.
+        z, self.backward_report = implicit(
+            lambda z: self.layer(z, drive), self.report.z, c.method, 0.1 * c.tol, 2 * c.most, c.memory
+        )
+        return z
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``."""
+        return self.readout(self.equilibrium(self.stem(x)))
+
+
+def tell(report: FixedPoint, on_failure: str) -> None:
+    """Log, or raise `kpm.solvers.fixed_point.NotConverged`, if there are samples without a fixed point."""
+    if on_failure == "raise":
+        report.check()
+    elif report.failure:
+        log.warning("%s", report.failure)
