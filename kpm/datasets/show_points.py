@@ -17,7 +17,7 @@ def plot_points(dataset: Points) -> Figure:
     axes = figure.subplots()
     for c, name in enumerate(dataset.class_names):
         x = values[labels == c]
-        axes.scatter(x[:, 0], x[:, 1], 9, _COLOURS[c % 6], _MARKERS[c % 3], lw=0, alpha=0.7, label=name)
+        axes.scatter(x[:, 0], x[:, 1], s=9, color=_COLOURS[c % 6], marker=_MARKERS[c % 3], lw=0, alpha=0.7, label=name)
     axes.set(xlabel="x", ylabel="y", aspect="equal")
     axes.set_title(f"{dataset.name} ({dataset.source}), split {dataset.split}: {len(dataset)} points")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=len(dataset.class_names), frameon=False)

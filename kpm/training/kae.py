@@ -50,11 +50,11 @@ class KAETrainConfig(FitConfig):
     """Of the loss of its predicted observables."""
     distance_weight: float = 1e-3
     """Of the loss of changed distances; published are 1e-3 for MNIST, 1 for Yin-Yang."""
-    epochs: int = 30
+    epochs: int = 20
     """Passes over the training data."""
     batch_size: int = 512
     """Samples per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """Of Adam, at its highest."""
 
     def __post_init__(self) -> None:
