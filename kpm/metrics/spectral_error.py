@@ -121,8 +121,8 @@ def continuous(values: Tensor, dt: float) -> Tensor:
     return spectra.continuous(torch.where(tiny, 1e-12, values), dt).values
 
 
-def summary(reference: Tensor, estimate: Tensor, harmonics: Tensor, low: int = 4) -> dict[str, float]:
-    """All readings of the error of discrete eigenvalues: means over the trials, and beside them ``_std`` over them.
+def readings(reference: Tensor, estimate: Tensor, harmonics: Tensor, low: int = 4) -> dict[str, Tensor]:
+    """Every form of the error of discrete eigenvalues, a number for each trial.
 
     Parameters
     ----------
@@ -131,27 +131,27 @@ def summary(reference: Tensor, estimate: Tensor, harmonics: Tensor, low: int = 4
 
     Returns
     -------
-    dict
-        ``eig_error_total``, ``eig_error_mean13``, ``eig_error_mean9`` (by the numbers of harmonics there are),
-        ``eig_error_m0``, ``eig_error_m1``, ... (mean over m and -m), with nearest matching; ``eig_error_matched``, the
-        mean over all harmonics matched one to one, if there are estimates enough. Standard deviations are of the
-        population, as published.
+    dict of Tensor
+        float64 ``(*batch,)`` each: ``total``, ``mean13`` and ``mean9`` (by the numbers of harmonics there are), ``m0``,
+        ``m1``, ... (mean over m and -m), with nearest matching. Then the same forms matched one to one, if there are
+        estimates enough: ``matched_total``, ``matched`` (the mean over all), ``matched_mean9``, ``matched_m0``, ...
     """
-    error = spectral_error(reference, estimate, harmonics, low=low)
+    found = _forms(spectral_error(reference, estimate, harmonics, low=low))
+    if estimate.shape[-1] >= reference.shape[-1]:
+        every = f"mean{reference.shape[-1]}"
+        matched = _forms(spectral_error(reference, estimate, harmonics, method="optimal", low=low))
+        found |= {"matched" if name == every else f"matched_{name}": value for name, value in matched.items()}
+    return found
+
+
+def _forms(error: SpectralError) -> dict[str, Tensor]:
     order = error.harmonics.abs()
-    readings = {
+    forms = {
         "total": error.total,
         f"mean{len(order)}": error.mean,
-        f"mean{int((order <= low).sum())}": error.mean_low,
+        f"mean{int((order <= error.low).sum())}": error.mean_low,
     }
-    readings |= {f"m{m}": error.per_harmonic[..., order == m].mean(-1) for m in order.unique().tolist()}
-    if estimate.shape[-1] >= len(order):
-        readings["matched"] = spectral_error(reference, estimate, harmonics, method="optimal", low=low).mean
-    numbers = {}
-    for name, values in readings.items():
-        numbers[f"eig_error_{name}"] = float(values.mean())
-        numbers[f"eig_error_{name}_std"] = float(values.std(correction=0))
-    return numbers
+    return forms | {f"m{m}": error.per_harmonic[..., order == m].mean(-1) for m in order.unique().tolist()}
 
 
 def _positive(dt: float) -> None:

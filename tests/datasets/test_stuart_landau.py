@@ -92,7 +92,7 @@ def test_observations_are_the_angle_and_noise_of_the_stated_variance():
 def test_weak_and_published_references():
     config = StuartLandau(noise=0.05)
     m = torch.arange(-6, 7)
-    weak, published = stuart_landau.rates(m, config), stuart_landau.rates(m, config, "published")
+    weak, published = (stuart_landau.rates(m, config, kind) for kind in ("weak", "published"))
     np.testing.assert_allclose(weak.numpy(), 0.6j * m.numpy() - 0.2725 * 0.05 * m.numpy() ** 2, atol=1e-12)
     np.testing.assert_allclose(published.numpy(), 0.6j * m.numpy() - 0.54 * 0.05 * m.numpy() ** 2, atol=1e-12)
     # The two references of the sixth harmonic are this far apart in modulus at dt = 0.1.
@@ -106,6 +106,12 @@ def test_exact_rates_have_the_measured_decay_at_noise_that_is_not_weak():
     for noise, per_part, expected in ((0.05, 0.05, 0.574), (0.05, 0.025, 0.280), (0.01, 0.01, 0.541)):
         decay = -stuart_landau.exact_rates(m, noise=per_part).real.item() / noise
         assert decay == pytest.approx(expected, rel=0.02)
+
+
+def test_the_reference_of_a_record_is_the_exact_one():
+    record = stuart_landau.simulate(StuartLandau(noise=0.09, trials=1, frames=2, train_size=1))
+    exact = stuart_landau.exact_rates(record.harmonics, noise=0.045)
+    torch.testing.assert_close(record.reference, (0.1 * exact).exp())
 
 
 def test_exact_rates_become_the_weak_ones():

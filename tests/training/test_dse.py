@@ -246,7 +246,7 @@ def test_what_the_published_reading_leaves_alone():
     ("change", "message"),
     [
         ({"schedule": "stage"}, "unknown schedule 'stage'; did you mean 'staged'"),
-        ({"folds": 1}, "folds must be at least 2, got 1"),
+        ({"folds": 0}, "folds must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must not be negative"),
     ],
