@@ -21,6 +21,8 @@ from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.copy_memory import CopyMemoryConfig, CopyMemoryNet
 from kpm.models.deq import DEQ, DEQConfig
+from kpm.models.dse import DSE
+from kpm.models.dse_networks import DSEConfig
 from kpm.models.feedforward import FeedForward, FeedForwardConfig
 from kpm.models.judge import Judge, JudgeConfig
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
@@ -39,6 +41,7 @@ _MODELS = {
         (SentimentNet, SentimentConfig),
         (BeatAutoencoder, BeatAutoencoderConfig),
         (CopyMemoryNet, CopyMemoryConfig),
+        (DSE, DSEConfig),
         (ResMLP, ResMLPConfig),
         (Surrogate, SurrogateConfig),
         (SIM, SIMConfig),
@@ -123,7 +126,7 @@ def load_judge(path: str | Path, device: torch.device | str = "cpu") -> tuple[Ju
 
 
 def load_as(kind: type[M], path: str | Path, device: torch.device | str = "cpu") -> tuple[M, dict[str, Any]]:
-    """The model of a checkpoint in eval mode, float32, and the checkpoint's meta; `UserError` if it is another kind."""
+    """The model of a checkpoint in eval mode and the checkpoint's meta; `UserError` if it is another kind."""
     tensors, meta = read(path)
     if meta.get("model") != kind.__name__:
         raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind.__name__}")
@@ -131,7 +134,7 @@ def load_as(kind: type[M], path: str | Path, device: torch.device | str = "cpu")
 
 
 def load_any(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a checkpoint, whichever it is, in eval mode, float32, and the checkpoint's meta."""
+    """The model of a checkpoint, whichever it is, in eval mode and the checkpoint's meta."""
     tensors, meta = read(path)
     if meta.get("model") not in _MODELS:
         raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, which is not known here")
@@ -143,5 +146,5 @@ def _build(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.devic
     model = make(config(**meta["config"]))
     prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+    model.load_state_dict(weights)  # in the types the model has, whatever those of the file
     return model.eval().to(device)

@@ -116,3 +116,30 @@ def plot_correlations(panels: Mapping[str, np.ndarray], kept: int) -> Figure:
         ax.set(xlabel="number of the canonical correlation", ylabel="correlation", ylim=(0, 1.03))
         ax.legend()
     return figure
+
+
+def plot_conditional(
+    x: np.ndarray, y: np.ndarray, grid: np.ndarray, mean: np.ndarray, deviation: np.ndarray, truth: np.ndarray
+) -> Figure:
+    """Pairs ``(x, y)`` as points, what is expected of y given x on a `grid` with its deviation as a band, the truth."""
+    figure, axes = _figure(6.4, 3.6)
+    ax = axes[0, 0]
+    with style():
+        ax.plot(x, y, "o", ms=2.5, mew=0, color=GREY, label="pairs")
+        ax.fill_between(grid, mean - deviation, mean + deviation, color=BLUE, alpha=0.25, lw=0, label="± deviation")
+        ax.plot(grid, mean, color=BLUE, label="by an operator on features")
+        ax.plot(grid, truth, "--", color="k", lw=1.2, label="true mean")
+        ax.set(xlabel="x now", ylabel="x one step on")
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_frame(pictures: Mapping[str, np.ndarray], highest: Mapping[str, float] | None = None) -> Figure:
+    """Pictures ``(height, width)`` beside each other; grey from 0 to 1, or to what `highest` says of a name."""
+    figure, axes = _figure(0.3 + 2.0 * len(pictures), 2.5, 1, len(pictures))
+    with style():
+        for ax, (name, picture) in zip(axes[0], pictures.items()):
+            ax.imshow(np.asarray(picture).squeeze(), cmap="gray", vmin=0, vmax=(highest or {}).get(name, 1.0))
+            ax.set_title(name, fontsize=10)
+            ax.set_axis_off()
+    return figure

@@ -8,6 +8,7 @@ frames and, behind noise, also against the frames that came. The paper's horizon
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def quadlink_command(
         quick: Small networks and next to no training.
         folder: Where trials are kept; runs/quadlink by default.
         save: Write what the folder holds for this number of frames, with and without noise, to the results file
-            dse_quadlink. With --trials 0, nothing is run.
+            dse_quadlink, and ship the dse of trial 0 with noise. With --trials 0, nothing is run.
     """
     sizes = {count * length: name for name, (count, length) in quad_link_images.SIZES.items()}
     if frames not in sizes:
@@ -77,8 +78,18 @@ def quadlink_command(
     for noisy in (False, True) if save else (corrupted,):
         print(quad_link_table.table(quad_link_table.read(place, size, noisy), size, noisy))
     if save:
-        print(f"saved to {results.save(quad_link_table.result(place, size)).name}")
+        print(f"saved to {results.save(quad_link_table.result(place, size, shipped(place, size))).name}")
     return 0
+
+
+def shipped(place: Path, size: str) -> results.Checkpoint | None:
+    """Ship the encoder of trial 0 behind noise, if the folder holds it; what was shipped before, if not."""
+    weights = quad_link_table.path(place, size, True, "dse", 0).with_suffix("") / "best.safetensors"
+    target = paths.checkpoints() / "dse_quadlink.safetensors"
+    if weights.is_file():
+        with files.atomic(target) as part:
+            shutil.copyfile(weights, part)
+    return results.Checkpoint.of(target) if target.is_file() else None
 
 
 def run(method: str, trial: int, films: list[QuadLinkFilms], folder: Path, settings: Settings) -> dict[str, Any]:

@@ -90,7 +90,11 @@ def elto(job: Job) -> FilmPredictor:
 
 def deep_spectral_encoder(job: Job) -> FilmPredictor:
     config = dataclasses.replace(job.settings.dse_train, seed=job.seed)
-    return DSEPredictor(train_dse(job.train.frames, job.settings.dse, config).model)
+    found = train_dse(job.train.frames, job.settings.dse, config)
+    about = {"trial": job.seed, "size": job.train.size, "corrupted": job.train.corrupted is not None}
+    about |= {"train": dataclasses.asdict(config), "wall_s": round(found.wall_s, 1)}
+    checkpoint.save_model(job.folder / "best.safetensors", found.model, about)
+    return DSEPredictor(found.model)
 
 
 def network(make: Callable[[Settings], nn.Module]) -> Callable[[Job], FilmPredictor]:

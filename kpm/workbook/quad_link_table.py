@@ -9,7 +9,7 @@ from typing import Any
 
 from kpm import environment
 from kpm.errors import UserError
-from kpm.workbook.results import Result
+from kpm.workbook.results import Checkpoint, Result
 
 HORIZONS = (1, 5, 10, 15, 20)
 TRIVIAL = ("black", "mean_image", "last_frame", "noise_floor")
@@ -98,8 +98,8 @@ def table(records: list[dict[str, Any]], size: str, corrupted: bool) -> str:
     return "\n".join(lines)
 
 
-def result(folder: Path, size: str) -> Result:
-    """What a folder holds, clean and corrupted, as a result; `UserError` if it holds nothing."""
+def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Result:
+    """What a folder holds, clean and corrupted, as a result with a shipped model; `UserError` if it holds nothing."""
     metrics: dict[str, float] = {}
     paper: dict[str, float] = {}
     details: dict[str, Any] = {"horizons": list(HORIZONS), "paper_table_2": TABLE_2}
@@ -136,7 +136,7 @@ def result(folder: Path, size: str) -> Result:
         steps=None,
         wall_s=round(wall, 1),
         hardware=machine.hardware,
-        checkpoint=None,
+        checkpoint=checkpoint,
         command=f"kpm dse quadlink --frames {frames}; kpm dse quadlink --frames {frames} --corrupted --save",
         commit=machine.commit,
         environment=machine,

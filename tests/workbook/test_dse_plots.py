@@ -59,3 +59,19 @@ def test_records_and_correlations():
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[1, 0.9], [2, 0.5]])
     assert set(figure.axes[0].lines[1].get_xdata()) == {1.5}
     drawn(figure)
+
+
+def test_conditional_mean_and_frames():
+    grid = np.linspace(0, 1, 5)
+    figure = dse_plots.plot_conditional(grid, grid + 1, grid, 2 * grid, 0 * grid + 0.5, 3 * grid)
+    pairs, mean, truth = (line.get_ydata() for line in figure.axes[0].lines)
+    for found, wanted in ((pairs, grid + 1), (mean, 2 * grid), (truth, 3 * grid)):
+        np.testing.assert_array_equal(found, wanted)
+    (band,) = figure.axes[0].collections
+    corners = band.get_paths()[0].vertices[:, 1]
+    assert corners.min() == -0.5 and corners.max() == 2.5
+    drawn(figure)
+    figure = dse_plots.plot_frame({"a": np.eye(4), "b": np.eye(4)}, {"b": 0.5})
+    assert [ax.images[0].get_clim() for ax in figure.axes] == [(0, 1), (0, 0.5)]
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    drawn(figure)

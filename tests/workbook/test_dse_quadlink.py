@@ -72,3 +72,16 @@ def test_nothing_to_save(tmp_path):
 
 def test_methods_of_command_and_table_are_the_same():
     assert tuple(dse_quadlink.METHODS) == quad_link_table.METHODS
+
+
+def test_the_encoder_of_the_first_trial_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "root", lambda: tmp_path / "home")
+    assert dse_quadlink.shipped(tmp_path, "1.5k") is None
+    weights = tmp_path / "1.5k_corrupted" / "dse_0" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    found = dse_quadlink.shipped(tmp_path, "1.5k")
+    assert found.file == "data/checkpoints/dse_quadlink.safetensors" and found.status() == "ok"
+    assert (tmp_path / "home" / found.file).read_bytes() == b"weights"
+    weights.unlink()
+    assert dse_quadlink.shipped(tmp_path, "1.5k") == found
