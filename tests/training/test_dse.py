@@ -9,7 +9,7 @@ import torch
 from kpm.errors import UserError
 from kpm.models.dse import DSE
 from kpm.models.dse_networks import DSEConfig
-from kpm.solvers.cross_fitting import contiguous_folds, out_of_fold, ridge
+from kpm.solvers.cross_fitting import contiguous_folds, ridge
 from kpm.training import dse, dse_published
 from kpm.training.dse import DSETrainConfig, train
 
@@ -165,9 +165,32 @@ def test_segments():
     assert [p.shape for p in dse.segments(long[:1], 10, 240)] == [(1, 240, 1)] * 2
 
 
-def test_memory_does_not_grow_with_the_record():
-    """What a step holds is one segment."""
-    assert {p.shape[1] for p in dse.segments(torch.zeros(10, 1500, 1), 1000, 60)} == {1000}
+@pytest.mark.parametrize("schedule", ["staged", "joint"])
+def test_memory_of_a_step_does_not_grow_with_the_record(schedule, monkeypatch):
+    """Bytes that autograd keeps for the losses of a step: those of one segment, however long the record is."""
+    real, kept = dse.losses, []
+
+    def counted(*args):
+        kept.append(0)
+
+        def pack(x):
+            kept[-1] += x.nbytes
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            return real(*args)
+
+    monkeypatch.setattr(dse, "losses", counted)
+    config = DSETrainConfig(**(QUICK | {"stage_one": 1, "stage_two": 1, "schedule": schedule}))
+    most = []
+    for time in (100, 400):
+        kept.clear()
+        train(rotation(time), sizes(), config)
+        assert len(kept) == 2 * time // 100
+        most.append(max(kept))
+    assert most[1] == most[0]
+    counted(ready(rotation(400)).float(), rotation(400)[None], config)
+    assert kept[-1] > 3 * most[0]  # all frames at once would have shown
 
 
 def test_many_sequences():
@@ -176,7 +199,7 @@ def test_many_sequences():
     assert trained.model.filter(y).predictions.shape == (4, 58, 2)
 
 
-def test_published_steps_pair_as_published():
+def test_published_steps_pair_as_published(monkeypatch):
     """With steps too small to change anything, the operators are those of index pairs written out."""
     y = rotation()
     model = ready(y, reading="published")
@@ -205,6 +228,8 @@ def test_published_steps_pair_as_published():
     np.testing.assert_allclose(terms["reconstruction"].item(), expected.item(), rtol=1e-9)
     np.testing.assert_allclose(terms["correlation"].item(), -1e-3 * model.correlations[:2].sum().item(), rtol=1e-9)
 
+    read = []
+    monkeypatch.setattr(dse_published, "fit_readout", lambda net, x, target, _: read.append((net, x, target)))
     run.finish()
     folds = contiguous_folds(1, len(z) - 1, 5)
     transitions = torch.stack([ridge(z[:-1], z[1:], 1e-2, keep) for keep in folds.keep])
@@ -213,33 +238,50 @@ def test_published_steps_pair_as_published():
     zb = model.dictionary(guess)
     outputs = torch.stack([ridge(zb, seen[:-1], 1e-3, keep) for keep in folds.keep])
     np.testing.assert_allclose(model.output.numpy(), outputs.mean(0).detach().numpy(), atol=1e-9)
-    assert out_of_fold(zb, outputs, folds).shape == (len(z) - 1, 4)
+    # What the read-outs learn last: predictions of each block by the operators of the others.
+    ahead, shown = np.empty_like(z[1:].detach()), np.empty_like(seen[:-1].detach())
+    for block in np.array_split(np.arange(len(z) - 1), 5):
+        rest = np.setdiff1d(np.arange(len(z) - 1), block)
+        ahead[block] = z[block].detach().numpy() @ lstsq(z[rest], z[rest + 1], 1e-2)
+        shown[block] = zb[block].detach().numpy() @ lstsq(zb[rest], seen[rest], 1e-3)
+    assert [net for net, _, _ in read] == [model.state_readout, model.observation_readout]
+    for (_, found, target), expected, aim in zip(read, (ahead, shown), (x[1:], codes[:-1])):
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+        np.testing.assert_array_equal(target.numpy(), aim.numpy())
 
 
-def test_what_the_published_reading_leaves_alone():
+def test_what_the_published_reading_leaves_alone(monkeypatch):
     """Block features are never trained, dropout ends with the first epoch of stage two; the spectrum is a stale one."""
-    y, modes = rotation(), []
+    real, dropout, cached, epochs = dse_published._Run.stage_one, [], [], []
 
-    def watch(epoch, _):
-        modes.append(epoch)
+    def watched(run, fold):
+        dropout.append([part.training for part in (run.model.dictionary, run.model.observation_dictionary)])
+        terms = real(run, fold)
+        cached.append(run.transition.clone())
+        return terms
 
+    monkeypatch.setattr(dse_published._Run, "stage_one", watched)
+    published = sizes(reading="published", dropout=0.1)
     torch.manual_seed(DSETrainConfig().seed)
-    fresh = DSE(sizes(reading="published"))
-    trained = train(y, sizes(reading="published"), DSETrainConfig.published(**QUICK), after_epoch=watch).model
-    same = {
-        k: torch.equal(v, fresh.state_dict()[k])
-        for k, v in trained.state_dict().items()
-        if k in dict(fresh.named_parameters())
-    }
-    assert all(equal for k, equal in same.items() if k.startswith("heads"))
-    assert not any(
-        equal for k, equal in same.items() if k.startswith(("encoder", "dictionary", "decoder")) and "weight" in k
-    )
-    assert modes == [0, 1, 2, 3]
+    fresh = dict(DSE(published).named_parameters())
+    config = DSETrainConfig.published(**QUICK)
+    trained = train(rotation(), published, config, after_epoch=lambda epoch, _: epochs.append(epoch)).model
+    same = {name: torch.equal(value, fresh[name]) for name, value in trained.named_parameters()}
+    heads = {name for name in same if name.startswith("heads.")}
+    assert len(heads) == 4 and {name for name, equal in same.items() if equal} == heads
+    assert epochs == [0, 1, 2, 3] and dropout == [[True, True]] * 3 + [[False, False]]
+    assert torch.equal(trained.spectral_transition, cached[-1])
     assert not torch.equal(trained.spectral_transition, trained.transition)
-    clean = train(y, sizes(), DSETrainConfig(**QUICK)).model
+
+
+def test_spectra_of_the_readings():
+    """The clean one has the constant, and of the folds an operator of its own; the published one has neither."""
+    clean = train(rotation(), sizes(), DSETrainConfig(**QUICK)).model
+    published = train(rotation(), sizes(reading="published"), DSETrainConfig.published(**QUICK)).model
     assert not torch.equal(clean.fold_transition, clean.spectral_transition)
-    assert (clean.eigenvalues() - 1).abs().min() < 1e-9 < (trained.eigenvalues() - 1).abs().min()
+    assert torch.equal(published.fold_transition, published.transition)
+    assert (clean.eigenvalues() - 1).abs().min() < 1e-9
+    assert (published.eigenvalues() - 1).abs().min() > 1e-4
 
 
 @pytest.mark.parametrize(
