@@ -26,6 +26,8 @@ COMMANDS = {
     "dse vdp": ("kpm.workbook.dse_spectra", "vdp_command", "spectra of Van der Pol's oscillator, all methods"),
     "dse sl": ("kpm.workbook.dse_spectra", "sl_command", "spectra of the Stuart-Landau oscillator, all methods"),
     "dse quadlink": ("kpm.workbook.dse_quadlink", "quadlink_command", "predict films of the quad-link pendulum"),
+    "kae mnist": ("kpm.workbook.kae_command", "mnist_command", "layers of a classifier of digits as a linear system"),
+    "kae yinyang": ("kpm.workbook.kae_command", "yinyang_command", "the same on points of a plane"),
     "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with what they measure"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
     "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),
