@@ -28,15 +28,15 @@ class ClassifierTrainConfig(FitConfig):
     """Split to learn from."""
     validation_split: str = "validation"
     """Held-out split; the best weights are chosen by it."""
-    width: int = 256
+    width: int = 128
     """Of every hidden layer."""
     blocks: int = 4
     """Residual blocks."""
     without: tuple[int, ...] = ()
     """Classes left out of training: the reference for what unlearning should come to."""
-    epochs: int = 12
+    epochs: int = 10
     """Passes over the training data."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Samples per step."""
     learning_rate: float = 3e-3
     """Of Adam, at its highest."""

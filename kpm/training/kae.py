@@ -28,9 +28,9 @@ class KAETrainConfig(FitConfig):
     network: str = "runs/classifier_mnist/best.safetensors"
     """Checkpoint of the classifier (`kpm train classifier`), from here or from the workbook's folder; it also says on
     which data."""
-    hidden: int = 320
+    hidden: int = 160
     """Width of the hidden layer of encoder and decoder."""
-    lifted: int = 288
+    lifted: int = 144
     """Observables; more than a layer is wide, since lifting is the point."""
     components: int = 0
     """Principal axes of each layer that are kept; 0 for all, as published."""
@@ -50,7 +50,7 @@ class KAETrainConfig(FitConfig):
     """Of the loss of its predicted observables."""
     distance_weight: float = 1e-3
     """Of the loss of changed distances; published are 1e-3 for MNIST, 1 for Yin-Yang."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training data."""
     batch_size: int = 512
     """Samples per step."""

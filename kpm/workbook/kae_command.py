@@ -252,7 +252,7 @@ def _save(
     target = checkpoint.save(paths.checkpoints() / f"kae_{name}.safetensors", tensors, meta)
     machine, progress = Environment.from_dict(meta["environment"]), meta["progress"]
     notes = (
-        "Layers a third as wide as published, other optimiser and fewer epochs. "
+        "Layers a sixth as wide as published, other optimiser and fewer epochs. "
         if name == "mnist"
         else "Test points are the published test draw; figures of the paper were measured on training points. "
     )

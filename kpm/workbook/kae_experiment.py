@@ -42,7 +42,7 @@ class Experiment:
     variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
-# Yin-Yang: sizes, steps and weight of the distances as published; MNIST: all layers a third as wide as published.
+# Yin-Yang: sizes, steps and weight of the distances as published; MNIST: all layers a sixth as wide as published.
 _YINYANG = KAETrainConfig(
     hidden=30, lifted=20, steps=100, distance_weight=1.0, epochs=150, batch_size=500, learning_rate=1e-2
 )
