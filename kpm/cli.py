@@ -18,6 +18,8 @@ from kpm.errors import UserError, pick
 # name: (module, function, one line of help); modules are imported only when their command is used.
 COMMANDS = {
     "run": ("kpm.workbook.runner", "run_command", "run notebooks with papermill"),
+    "search": ("kpm.workbook.search_command", "search_command", "random search of a model's settings"),
+    "sweep": ("kpm.workbook.sweep_command", "sweep_command", "run a notebook over a grid of parameters"),
     "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
     "evaluate": ("kpm.workbook.evaluate", "evaluate_command", "swap, decode and judge: factor table, D_sd, D_mf"),
     "explore": ("kpm.workbook.explore_page", "explore_command", "explore a checkpoint in the browser"),
@@ -28,6 +30,8 @@ COMMANDS = {
     "dse quadlink": ("kpm.workbook.dse_quadlink", "quadlink_command", "predict films of the quad-link pendulum"),
     "kae mnist": ("kpm.workbook.kae_command", "mnist_command", "layers of a classifier of digits as a linear system"),
     "kae yinyang": ("kpm.workbook.kae_command", "yinyang_command", "the same on points of a plane"),
+    "sim toys": ("kpm.workbook.sim_toys", "toys_command", "limit sets with known answers, and the rank they need"),
+    "sim mnist": ("kpm.workbook.sim_mnist", "mnist_command", "invariant, equilibrium and feed-forward models"),
     "publish": ("kpm.workbook.publish", "publish_command", "ship the best weights of a run with what they measure"),
     "data list": ("kpm.datasets.command", "data_list", "datasets and where they are"),
     "data fetch": ("kpm.datasets.command", "data_fetch", "get a dataset, hash-checked"),

@@ -1,0 +1,253 @@
+"""``kpm sim mnist``: stable invariant models beside equilibrium and feed-forward ones of the same size."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from kpm import datasets, environment, files, paths
+from kpm.errors import UserError, pick
+from kpm.models import sim
+from kpm.models.equal_sizes import MODELS
+from kpm.training import checkpoint
+from kpm.training import sim as training
+from kpm.training.fit import fit
+from kpm.training.sim import SIMTask, SIMTrainConfig
+from kpm.workbook import results
+
+BATCH = 400  # images at a time in the test, as published
+_TIMED = 15  # training steps that are timed
+
+
+def mnist_command(
+    models: tuple[str, ...] = MODELS,
+    seeds: tuple[int, ...] = (1, 2, 3),
+    stem: Literal["dense", "conv"] = "dense",
+    epochs: int = 15,
+    images: int = 0,
+    learning_rate: float = 5e-3,
+    dataset: str = "mnist",
+    source: Literal["auto", "real", "synthetic"] = "auto",
+    folder: Path | None = None,
+    save: bool = False,
+    run: bool = True,
+) -> int:
+    """Classify images with stable invariant, equilibrium and feed-forward models of about 81000 parameters.
+
+    A model and seed that is in the folder already is not run again, and one that was stopped goes on.
+
+    Args:
+        models: Which.
+        seeds: Of weights and order.
+        stem: dense for fully connected networks, conv for the published convolutions (45 s of a core per pass).
+        epochs: Passes over the training images.
+        images: Learn from only so many; 0 for all.
+        learning_rate: Of Adam, at its highest, for all models.
+        dataset: Images of digits.
+        source: auto, real or synthetic.
+        folder: Where runs are kept; runs/sim_DATASET by default.
+        save: Write what the folder holds to the results file sim_mnist.
+        run: With --no-run, only the tables.
+    """
+    for model in models:
+        pick("model", model, MODELS)
+    data = {split: datasets.load(dataset, split, source) for split in ("train", "validation", "test")}
+    name = data["test"].name
+    place = Path(folder or paths.runs() / f"sim_{name}")
+    for seed in seeds if run else ():
+        for model in models:
+            config = SIMTrainConfig(
+                model=model, stem=stem, dataset=dataset, source=source, images=images, epochs=epochs, seed=seed,
+                learning_rate=learning_rate,
+            )  # fmt: skip
+            if _done(_path(place, stem, model, seed), config):
+                continue
+            record = learn(config, data, place / f"{stem}_{model}_{seed}")
+            files.write_json(_path(place, stem, model, seed), record)
+            print(f"{stem} {model} seed {seed}: accuracy {record['accuracy_test']:.4f}", flush=True)
+    records = read(place)
+    for each in dict.fromkeys(r["stem"] for r in records):
+        print(table([r for r in records if r["stem"] == each]))
+    if save:
+        print(f"saved to {results.save(result(records, data['test'])).name}")
+    return 0
+
+
+def learn(config: SIMTrainConfig, data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train one model, take its best weights, judge them on the test images, and time a step and the answers."""
+    task = SIMTask(config, data["train"], data["validation"], torch.device("cpu"))
+    done = fit(task, config, folder, resume=True, progress_bar=False)
+    if not done.finished:
+        raise UserError(f"stopped after {done.steps} steps; the same command goes on")
+    tensors, _ = checkpoint.read(folder / "best.safetensors")
+    task.model.load_state_dict(tensors)
+    test = training.scores(task, data["test"], BATCH)
+    record = {
+        "model": config.model,
+        "stem": config.stem,
+        "seed": config.seed,
+        "settings": _settings(config),
+        "parameters": sim.parameters(task.model),
+        "accuracy_validation": done.best["accuracy"],
+        **{f"{key}_test": value for key, value in test.items()},
+        "steps": done.steps,
+        "wall_s": round(done.wall_s, 1),
+        "step_ms": round(1e3 * _step_seconds(task, config), 3),
+        "answer_ms": round(1e3 * _answer_seconds(task, data["test"].values[:BATCH]), 3),
+    }
+    if isinstance(task.model, sim.SIM):
+        found = sim.diagnose(task.model, task.inputs(data["test"].values[:BATCH]))
+        record["limit"] = {
+            "idempotency": found.idempotency,
+            "effective_rank": found.effective_rank,
+            "condition": found.condition,
+            "drift": found.drift,
+            "largest_eigenvalue": float(found.eigenvalues.abs().max()),
+        }
+    return record
+
+
+def _step_seconds(task: SIMTask, config: SIMTrainConfig) -> float:
+    """Processor seconds of a training step with the weights learnt, the median of a few; nothing is updated."""
+    index = task.batches(config.batch_size, torch.Generator().manual_seed(0))[0]
+    task.model.train()
+
+    def step() -> None:
+        sum(task.loss(index).values()).backward()
+        task.model.zero_grad()
+
+    return _median_seconds(step)
+
+
+def _answer_seconds(task: SIMTask, images: torch.Tensor) -> float:
+    """Processor seconds for the answers to a batch of images."""
+    task.model.eval()
+    with torch.inference_mode():
+        return _median_seconds(lambda: task.model(task.inputs(images)))
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    # Of the processor, not the wall: other programs that share the machine do not count.
+    spent = []
+    for _ in range(_TIMED):
+        began = time.process_time()
+        work()
+        spent.append(time.process_time() - began)
+    return statistics.median(spent[2:])
+
+
+def _path(folder: Path, stem: str, model: str, seed: int) -> Path:
+    return folder / f"{stem}_{model}_{seed}.json"
+
+
+def _settings(config: SIMTrainConfig) -> dict[str, Any]:
+    keys = ("epochs", "images", "learning_rate", "batch_size", "sigma", "dataset")
+    return {key: getattr(config, key) for key in keys}
+
+
+def _done(path: Path, config: SIMTrainConfig) -> bool:
+    """Whether the run is there; `UserError` if it is one of other settings."""
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text(encoding="utf-8"))["settings"] != _settings(config):
+        raise UserError(f"{path.name}: was run with other settings; give another --folder, or those")
+    return True
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a folder: dense before conv, models in the order of `MODELS`, then seeds."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda r: (r["stem"] != "dense", MODELS.index(r["model"]), r["seed"]))
+
+
+def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per model: means over seeds and the standard deviation of the accuracy (of the sample)."""
+    rows = []
+    for model in dict.fromkeys(r["model"] for r in records):
+        mine = [r for r in records if r["model"] == model]
+
+        def mean(key: str, mine: list[dict[str, Any]] = mine) -> float:
+            return statistics.mean(r[key] for r in mine)
+
+        accuracy = [r["accuracy_test"] for r in mine]
+        row = {
+            "model": model,
+            "stem": mine[0]["stem"],
+            "parameters": mine[0]["parameters"],
+            "seeds": [r["seed"] for r in mine],
+            "accuracy_test": statistics.mean(accuracy),
+            "accuracy_test_std": statistics.stdev(accuracy) if len(mine) > 1 else None,
+            "train_s": mean("step_ms") * mine[0]["steps"] / 1e3,
+            "answer_ms": mean("answer_ms"),
+        }
+        if "unconverged_test" in mine[0]:
+            row |= {"unconverged": mean("unconverged_test"), "solver_steps": mean("solver_steps_test")}
+        if "limit" in mine[0]:
+            row |= {key: statistics.mean(r["limit"][key] for r in mine) for key in ("idempotency", "drift")}
+        rows.append(row)
+    return rows
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The summary as text; times are of one processor core."""
+    head = f"{'model (' + records[0]['stem'] + ')':<22}{'parameters':>11}{'test accuracy':>22}{'training':>11}"
+    lines = [f"{head}{'400 answers':>13}"]
+    for row in summary(records):
+        spread = "" if row["accuracy_test_std"] is None else f" ± {100 * row['accuracy_test_std']:.2f}"
+        lines.append(
+            f"{row['model']:<22}{row['parameters']:>11}{100 * row['accuracy_test']:>15.2f}{spread:>7}"
+            f"{row['train_s']:>9.0f} s{row['answer_ms']:>10.1f} ms"
+        )
+    return "\n".join(lines)
+
+
+def result(records: list[dict[str, Any]], test: Any) -> results.Result:
+    """What was measured, as a results file."""
+    if not records:
+        raise UserError("save: no run is there yet")
+    metrics: dict[str, float] = {}
+    rows = []
+    for stem in dict.fromkeys(r["stem"] for r in records):
+        of_stem = summary([r for r in records if r["stem"] == stem])
+        rows += of_stem
+        for row in of_stem:
+            tag = f"{stem}_{row['model'].replace('-', '_')}"
+            metrics[f"accuracy_test_{tag}"] = row["accuracy_test"]
+            if row["accuracy_test_std"] is not None:
+                metrics[f"accuracy_test_{tag}_std"] = row["accuracy_test_std"]
+            metrics[f"train_s_{tag}"] = round(row["train_s"], 2)
+            metrics[f"answer_ms_{tag}"] = round(row["answer_ms"], 3)
+    machine = environment.report()
+    settings = {r["stem"]: r["settings"] for r in records}
+    commands = [_command(stem, chosen) for stem, chosen in settings.items()]
+    return results.Result(
+        name="sim_mnist",
+        dataset=test.name,
+        source=test.source,
+        split="test",
+        metrics=metrics,
+        paper={},
+        seeds=sorted({r["seed"] for r in records}),
+        steps=max(r["steps"] for r in records),
+        wall_s=round(sum(r["wall_s"] for r in records), 1),
+        hardware=machine.hardware,
+        checkpoint=None,
+        command="; ".join(commands) + " --save",
+        commit=machine.commit,
+        environment=machine,
+        notes="The paper's figures could not be read. Times are of one processor core: of all training steps, and of "
+        f"{BATCH} answers.",
+        details={"rows": rows, "settings": settings},
+    )
+
+
+def _command(stem: str, settings: dict[str, Any]) -> str:
+    images = f" --images {settings['images']}" if settings["images"] else ""
+    rate = f"--learning-rate {settings['learning_rate']:g}"
+    return f"kpm sim mnist --stem {stem} --epochs {settings['epochs']} {rate}{images}"

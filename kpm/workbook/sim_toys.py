@@ -1,0 +1,233 @@
+"""``kpm sim toys``: limits with known answers, and the rank that a projector onto them needs.
+
+What is learnt is the limit of *observables*: frozen random features of a start are mapped to those of the attractor it
+tends to. Features of N attractors span N dimensions, so a limit of rank N can be right everywhere and one of rank N - 1
+cannot, by the theorem of Eckart and Young, which says how wrong it is at the least.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kpm import environment
+from kpm.datasets import limit_sets
+from kpm.datasets.limit_sets import LimitSet
+from kpm.errors import UserError
+from kpm.models import bases
+from kpm.models.sim import SIM, LowRankLimit, SIMConfig, diagnose
+from kpm.workbook import results, sim_cycle
+
+TOYS = {"bistable": 2, "ring3": 3, "ring5": 5}
+FEATURES, SIGMA = 128, 0.5
+MODES = ("free", "oblique")
+
+
+@dataclasses.dataclass(frozen=True)
+class RankError:
+    """How well a limit of some rank does on fresh starts.
+
+    Attributes
+    ----------
+    toy, mode : str
+    rank, seed : int
+    error : float
+        ``|prediction - limit|^2 / |limit|^2`` of the observables.
+    bound : float
+        No matrix of this rank has an error below.
+    hits : float
+        Share of starts whose prediction is nearest to the right attractor's observables.
+    idempotency : float
+        ``|P^2 - P| / |P|`` of the limit.
+    """
+
+    toy: str
+    mode: str
+    rank: int
+    seed: int
+    error: float
+    bound: float
+    hits: float
+    idempotency: float
+
+
+def toy(name: str, count: int, seed: int) -> LimitSet:
+    """The starts of a toy of `TOYS`, those of another seed for the test."""
+    if name not in TOYS:
+        raise UserError(f"toy: expected one of {', '.join(TOYS)}, got {name!r}")
+    if name == "bistable":
+        return limit_sets.bistable(count, seed)
+    return limit_sets.ring(count, TOYS[name], seed)
+
+
+def features(seed: int, count: int = FEATURES, sigma: float = SIGMA) -> bases.FourierFeatures:
+    """Frozen observables of the plane, float64."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return bases.FourierFeatures(2, count, sigma).double()
+
+
+def bound(limits: Tensor, rank: int) -> float:
+    """Least ``|F A - F|^2 / |F|^2`` of any map A of a rank, for observables F ``(n, size)`` of the attractors reached.
+
+    It holds for whatever a limit of that rank is fed with: its outputs lie in so many dimensions (Eckart, Young).
+    """
+    squares = torch.linalg.svdvals(limits) ** 2
+    return float(squares[rank:].sum() / squares.sum())
+
+
+def learn_limit(before: Tensor, after: Tensor, rank: int, mode: str, seed: int, steps: int = 300) -> LowRankLimit:
+    """A limit that maps observables of starts to those of their attractors, both ``(n, size)`` float64.
+
+    Adam on all samples at once, with a cosine schedule from 0.02.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        limit = LowRankLimit(before.shape[1], rank, mode).double()
+    optimizer = torch.optim.Adam(limit.parameters(), 2e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ((limit(before) - after) ** 2).sum(1).mean().backward()
+        optimizer.step()
+        schedule.step()
+    return limit
+
+
+def rank_error(name: str, mode: str, rank: int, seed: int, count: int = 1000, steps: int = 300) -> RankError:
+    """Learn a limit of a rank and judge it on fresh starts."""
+    observe = features(seed)
+    train, test = toy(name, count, 2 * seed), toy(name, count, 2 * seed + 1)
+    limit = learn_limit(observe(train.start), observe(train.limit), rank, mode, seed, steps)
+    with torch.no_grad():
+        guess, truth = limit(observe(test.start)), observe(test.limit)
+        error = float((guess - truth).square().sum() / truth.square().sum())
+        nearest = torch.cdist(guess, observe(test.attractors)).argmin(1)
+    hits = float((nearest == test.basin).double().mean())
+    return RankError(name, mode, rank, seed, error, bound(truth, rank), hits, diagnose(limit).idempotency)
+
+
+def end_to_end(name: str, rank: int, seed: int, mode: str = "oblique", steps: int = 600) -> float:
+    """Root-mean-square error of the attractor's position by a SIM whose basis and inverse network are learnt too."""
+    train, test = toy(name, 1000, 2 * seed), toy(name, 1000, 2 * seed + 1)
+    config = SIMConfig("deep", (2,), 64, 16, size=16, rank=rank, mode=mode, inverse=32, outputs=2)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = SIM(config)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    x, y = train.start.float(), train.limit.float()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ((model(x) - y) ** 2).sum(1).mean().backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return float((model(test.start.float()) - test.limit).square().sum(1).mean().sqrt())
+
+
+def sweep(names: Sequence[str], seeds: Sequence[int], modes: Sequence[str] = MODES, **sizes: int) -> list[RankError]:
+    """Ranks from 1 to two more than there are attractors."""
+    return [
+        rank_error(name, mode, rank, seed, **sizes)
+        for name in names
+        for rank in range(1, TOYS[name] + 3)
+        for mode in modes
+        for seed in seeds
+    ]
+
+
+def toys_command(seeds: tuple[int, ...] = (1, 2, 3), save: bool = False) -> int:
+    """Limit sets with known answers: the rank a limit needs, and averages and phases of a limit cycle.
+
+    Args:
+        seeds: Of features, starts and weights.
+        save: Write the results file sim_toys.
+    """
+    if not seeds:
+        raise UserError("seeds: expected at least one")
+    began = time.monotonic()
+    found = sweep(tuple(TOYS), seeds)
+    print(table(found))
+    whole = {rank: [end_to_end("ring5", rank, seed) for seed in seeds] for rank in (1, 2, 5)}
+    for rank, errors in whole.items():
+        print(f"ring5, all of it learnt, rank {rank}: position off by {statistics.mean(errors):.3f}")
+    cycle = sim_cycle.measure(seeds)
+    for name, value in cycle.items():
+        print(f"{name:<36}{value:.3g}")
+    if save:
+        path = results.save(result(found, whole, cycle, seeds, time.monotonic() - began))
+        print(f"saved to {path.name}")
+    return 0
+
+
+def mean_errors(found: Sequence[RankError]) -> dict[tuple[str, str, int], tuple[float, float, float]]:
+    """Mean error, bound and share of hits over seeds, by toy, mode and rank."""
+    groups: dict[tuple[str, str, int], list[RankError]] = {}
+    for one in found:
+        groups.setdefault((one.toy, one.mode, one.rank), []).append(one)
+    return {
+        key: tuple(statistics.mean(getattr(one, name) for one in group) for name in ("error", "bound", "hits"))
+        for key, group in groups.items()
+    }
+
+
+def table(found: Sequence[RankError]) -> str:
+    """Errors by rank as text."""
+    lines = [f"{'toy':<10}{'limit':<10}{'rank':>4}{'error':>9}{'at least':>10}{'nearest right':>15}"]
+    for (name, mode, rank), (error, least, hits) in mean_errors(found).items():
+        mark = " <- as many as attractors" if rank == TOYS[name] else ""
+        lines.append(f"{name:<10}{mode:<10}{rank:>4}{error:>9.4f}{least:>10.4f}{hits:>15.3f}{mark}")
+    return "\n".join(lines)
+
+
+def result(
+    found: Sequence[RankError],
+    whole: dict[int, list[float]],
+    cycle: dict[str, float],
+    seeds: Sequence[int],
+    wall_s: float,
+) -> results.Result:
+    """What was measured, as a results file."""
+    metrics: dict[str, float] = {}
+    means = mean_errors(found)
+    for name, attractors in TOYS.items():
+        for mode in MODES:
+            for label, rank in (("short", attractors - 1), ("enough", attractors), ("more", attractors + 1)):
+                metrics[f"limit_error_{name}_{mode}_{label}"] = means[name, mode, rank][0]
+        metrics[f"limit_error_{name}_short_bound"] = means[name, MODES[0], attractors - 1][1]
+    metrics |= {f"end_to_end_rmse_ring5_rank{rank}": statistics.mean(errors) for rank, errors in whole.items()}
+    metrics |= cycle
+    machine = environment.report()
+    return results.Result(
+        name="sim_toys",
+        dataset="limit_sets",
+        source="synthetic",
+        split="test",
+        metrics=metrics,
+        paper={},
+        seeds=list(seeds),
+        steps=None,
+        wall_s=round(wall_s, 1),
+        hardware=machine.hardware,
+        checkpoint=None,
+        command=f"kpm sim toys --seeds {' '.join(map(str, seeds))} --save",
+        commit=machine.commit,
+        environment=machine,
+        notes="short, enough, more: rank one below, equal to and one above the number of attractors. The errors are of "
+        "the limits of observables, relative and squared. The paper has no such figures.",
+        details={"ranks": [dataclasses.asdict(one) for one in found]},
+    )
+
+
+def required_rank(means: dict[tuple[str, str, int], tuple[float, float, float]], name: str, mode: str) -> int:
+    """The smallest rank that is within a factor of two of the best error of any rank."""
+    errors = {rank: value[0] for (toy_, mode_, rank), value in means.items() if (toy_, mode_) == (name, mode)}
+    least = min(errors.values())
+    return min(rank for rank, error in errors.items() if error <= 2 * least or math.isclose(error, least))
