@@ -8,15 +8,18 @@ cannot, by the theorem of Eckart and Young, which says how wrong it is at the le
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kpm import environment
+from kpm import environment, files, paths
 from kpm.datasets import limit_sets
 from kpm.datasets.limit_sets import LimitSet
 from kpm.errors import UserError
@@ -143,28 +146,49 @@ def sweep(names: Sequence[str], seeds: Sequence[int], modes: Sequence[str] = MOD
     ]
 
 
-def toys_command(seeds: tuple[int, ...] = (1, 2, 3), save: bool = False) -> int:
+def toys_command(
+    seeds: tuple[int, ...] = (1, 2, 3), folder: Path | None = None, save: bool = False, run: bool = True
+) -> int:
     """Limit sets with known answers: the rank a limit needs, and averages and phases of a limit cycle.
+
+    A seed that is in the folder already is not run again.
 
     Args:
         seeds: Of features, starts and weights.
-        save: Write the results file sim_toys.
+        folder: Where a file for each seed is kept; runs/sim_toys by default.
+        save: Write what the folder holds to the results file sim_toys.
+        run: With --no-run, only the tables.
     """
-    if not seeds:
-        raise UserError("seeds: expected at least one")
-    began = time.monotonic()
-    found = sweep(tuple(TOYS), seeds)
+    place = Path(folder or paths.runs() / "sim_toys")
+    for seed in seeds if run else ():
+        if not (place / f"{seed}.json").is_file():
+            files.write_json(place / f"{seed}.json", measure(seed))
+            print(f"seed {seed} done", flush=True)
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))]
+    if not records:
+        raise UserError(f"{place.name}: no seed is there yet")
+    found = [RankError(**one) for record in records for one in record["ranks"]]
     print(table(found))
-    whole = {rank: [end_to_end("ring5", rank, seed) for seed in seeds] for rank in (1, 2, 5)}
-    for rank, errors in whole.items():
-        print(f"ring5, all of it learnt, rank {rank}: position off by {statistics.mean(errors):.3f}")
-    cycle = sim_cycle.measure(seeds)
-    for name, value in cycle.items():
+    for name, value in (_means(records, "cycle") | _means(records, "end_to_end")).items():
         print(f"{name:<36}{value:.3g}")
     if save:
-        path = results.save(result(found, whole, cycle, seeds, time.monotonic() - began))
-        print(f"saved to {path.name}")
+        print(f"saved to {results.save(result(records)).name}")
     return 0
+
+
+def measure(seed: int) -> dict[str, Any]:
+    """Everything for one seed: errors by rank, a SIM that learns all of itself, the limit cycle."""
+    began = time.monotonic()
+    ranks = [dataclasses.asdict(one) for one in sweep(tuple(TOYS), (seed,))]
+    whole = {f"end_to_end_rmse_ring5_rank{rank}": end_to_end("ring5", rank, seed) for rank in (1, 2, 5)}
+    cycle = sim_cycle.measure(seed)
+    return {
+        "seed": seed, "ranks": ranks, "end_to_end": whole, "cycle": cycle, "wall_s": round(time.monotonic() - began, 1)
+    }  # fmt: skip
+
+
+def _means(records: Sequence[dict[str, Any]], part: str) -> dict[str, float]:
+    return {name: statistics.mean(r[part][name] for r in records) for name in records[0][part]}
 
 
 def mean_errors(found: Sequence[RankError]) -> dict[tuple[str, str, int], tuple[float, float, float]]:
@@ -187,14 +211,9 @@ def table(found: Sequence[RankError]) -> str:
     return "\n".join(lines)
 
 
-def result(
-    found: Sequence[RankError],
-    whole: dict[int, list[float]],
-    cycle: dict[str, float],
-    seeds: Sequence[int],
-    wall_s: float,
-) -> results.Result:
+def result(records: Sequence[dict[str, Any]]) -> results.Result:
     """What was measured, as a results file."""
+    found = [RankError(**one) for record in records for one in record["ranks"]]
     metrics: dict[str, float] = {}
     means = mean_errors(found)
     for name, attractors in TOYS.items():
@@ -202,8 +221,8 @@ def result(
             for label, rank in (("short", attractors - 1), ("enough", attractors), ("more", attractors + 1)):
                 metrics[f"limit_error_{name}_{mode}_{label}"] = means[name, mode, rank][0]
         metrics[f"limit_error_{name}_short_bound"] = means[name, MODES[0], attractors - 1][1]
-    metrics |= {f"end_to_end_rmse_ring5_rank{rank}": statistics.mean(errors) for rank, errors in whole.items()}
-    metrics |= cycle
+    metrics |= _means(records, "end_to_end") | _means(records, "cycle")
+    seeds = [record["seed"] for record in records]
     machine = environment.report()
     return results.Result(
         name="sim_toys",
@@ -212,9 +231,9 @@ def result(
         split="test",
         metrics=metrics,
         paper={},
-        seeds=list(seeds),
+        seeds=seeds,
         steps=None,
-        wall_s=round(wall_s, 1),
+        wall_s=round(sum(record["wall_s"] for record in records), 1),
         hardware=machine.hardware,
         checkpoint=None,
         command=f"kpm sim toys --seeds {' '.join(map(str, seeds))} --save",
