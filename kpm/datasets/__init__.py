@@ -54,6 +54,8 @@ _LOADERS = {
     "beats": _Loader("kpm.datasets.beats:load"),
     "mnist": _Loader("kpm.datasets.mnist:load", ("mnist",), "drawn_digits"),
     "drawn_digits": _Loader("kpm.datasets.drawn_digits:load"),
+    "cifar10": _Loader("kpm.datasets.cifar10:load", ("cifar10",), "tinted_digits"),
+    "tinted_digits": _Loader("kpm.datasets.cifar10:load_tinted"),
     "small_digits": _Loader("kpm.datasets.small_digits:load", comes_with="scikit-learn"),
     "yinyang": _Loader("kpm.datasets.yin_yang:load", ("yinyang",), "yinyang_drawn"),
     "yinyang_drawn": _Loader("kpm.datasets.yin_yang:load_drawn"),

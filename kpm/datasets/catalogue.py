@@ -168,6 +168,22 @@ _ENTRIES = (
         ),
     ),
     Entry(
+        name="cifar10",
+        stand_in="tinted_digits",
+        title="CIFAR-10: photographs in ten classes (binary version)",
+        licence="none stated",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        citation="Krizhevsky: Learning multiple layers of features from tiny images, 2009",
+        files=(
+            File(
+                "cifar-10-binary.tar.gz",
+                170052171,
+                ("sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",),
+                urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            ),
+        ),
+    ),
+    Entry(
         name="ecg5000",
         stand_in="beats",
         title="ECG5000: heartbeats of 140 samples, 5 classes",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kpm import datasets
-from kpm.datasets import drawn_digits, mnist, registry
+from kpm.datasets import drawn_digits, registry
 from kpm.datasets.catalogue import ENTRIES
 from kpm.datasets.images import Images
 from kpm.datasets.show_images import plot_images
