@@ -16,6 +16,7 @@ from kpm.training.dse import DSETrainConfig
 from kpm.workbook import dse_trials, results
 from kpm.workbook.dse_table import FORMS, OWN, PAPER, PUBLISHED, Row, as_text, collect, comparable, form_of_paper, table
 from kpm.workbook.dse_trials import SYSTEMS, Found, Task
+from kpm.workbook.dse_variants import variants
 from kpm.workbook.fan_out import fan_out
 
 
@@ -110,8 +111,9 @@ def _command(system: str, plan: Sequence[Task], workers: int, save: bool, run: b
 
 # What a reader of the numbers has to know about the clean reading's preset.
 KNOWN = {
-    "vdp": "The sizes of the clean reading were chosen while looking at trials 1 to 3, among others; dse_variants has "
-    "what other ranks give. All trials are one trajectory; only the noise on it differs.",
+    "vdp": "The sizes of the clean reading were chosen while looking at trials 1 to 3, among others; the variants in "
+    "the details have what other ranks give, and which of them held-out frames choose. All trials are one trajectory; "
+    "only the noise on it differs.",
     "sl": "The clean reading is given 13 features, a constant and the harmonics 1 to 6 of the angle of a learned "
     "two-dimensional state, as the baselines named fourier are given those of the observed angle; its sizes were "
     "chosen while looking at trials 1 to 6, among others. The reference is the exact one; weak_mean13 is the error "
@@ -169,6 +171,7 @@ def to_result(system: str, kept: Mapping[Task, Found], rows: Sequence[Row]) -> N
                 "paper": {level: {k: list(v) for k, v in row.items()} for level, row in PAPER[system].items()},
                 "published_over_paper": form_of_paper(system, rows),
                 "clouds": clouds(kept),
+                "variants": [dataclasses.asdict(row) for row in variants(system, next(iter(kept)).folder)],
                 "trials_by_commit": collections.Counter(found.commit or "not recorded" for found in kept.values()),
             },
         )

@@ -2,7 +2,7 @@
 
 A trial of one method is one file, ``FOLDER/METHOD/NOISE_TRIAL.json``, whole or not there, so that a run can stop
 anywhere and go on. With the eigenvalues it has the settings of record and method and the commit they were found at. A
-file of other settings than the present ones counts as not there. Methods are functions of a record by name (`methods`).
+file of other settings than the present ones counts as not there.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from kpm.environment import report
 from kpm.errors import UserError, pick
 from kpm.models.baselines.elto import ELTOConfig
 from kpm.models.baselines.spectra import METHODS_OF, SPECTRAL_METHODS, largest
+from kpm.models.dse import DSE
 from kpm.models.dse_networks import DSEConfig
 from kpm.training.dse import DSETrainConfig, train
-
-Method = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ class System:
 
     def trial(self, level: float, trial: int) -> trials.Trials:
         """That trial."""
-        return self.module.simulate(self.setting(level, trial))
+        return _simulated(self, level, trial)
 
     def references(self, level: float) -> dict[str, tuple[Tensor, Tensor]]:
         """Harmonics and eigenvalues of each kind of reference, by name."""
@@ -74,6 +73,14 @@ SYSTEMS = {
         ("exact", "weak"),
     ),
 }
+
+
+@functools.lru_cache(maxsize=8)
+def _simulated(system: System, level: float, trial: int) -> trials.Trials:
+    """Kept for the next method: simulating takes longer than many of them."""
+    return system.module.simulate(system.setting(level, trial))
+
+
 # What a record does not depend on: how many there are, and what it is compared with or cut into afterwards.
 NOT_OF_RECORD = ("trials", "reference", "harmonics", "window")
 
@@ -100,40 +107,34 @@ READINGS = {
     "dse": Reading({"reading": "clean"}, DSETrainConfig.oscillator),
     "dse_published": Reading({"reading": "published"}, DSETrainConfig.published),
 }
-# The clean reading with one thing changed: see `kpm.workbook.dse_variants`. In no table of methods unless asked for.
-RANKS = (5, 7, 9, 11, 13, 16, 18, 20)
-VARIANTS = {f"dse_rank_{rank}": Reading({"rank": rank}, DSETrainConfig.oscillator) for rank in RANKS} | {
+# The clean reading with one thing changed, see `kpm.workbook.dse_variants`; in no table unless asked for.
+RANKS = (5, 7, 9, 11, 13, 16, 20, 25)
+_ABLATIONS = {
     "dse_joint": Reading({}, functools.partial(DSETrainConfig.oscillator, schedule="joint")),
     "dse_one_fold": Reading({}, functools.partial(DSETrainConfig.oscillator, folds=1)),
     "dse_regression": Reading({}, DSETrainConfig.oscillator, "transition"),
 }
+_LARGE = {"delays": 4, "encoder_hidden": (128, 128, 64), "code": 50, "window": 10, "head_hidden": 32, "rank": 16}
+_LARGE |= {"harmonics": 0, "state_features": 30, "observation_features": 30}
+VARIANTS = {
+    "vdp": {f"dse_rank_{rank}": Reading({"rank": rank}, DSETrainConfig.oscillator) for rank in RANKS} | _ABLATIONS,
+    "sl": {"dse_large": Reading(_LARGE, DSETrainConfig.oscillator)} | _ABLATIONS,
+}
 
 
-def methods(system: str) -> dict[str, Method]:
-    """What finds eigenvalues in a record ``(time, channels)`` of a system: both readings of DSE, and the baselines."""
-    found: dict[str, Method] = {name: functools.partial(_dse, system=system, name=name) for name in READINGS}
-    return found | {name: SPECTRAL_METHODS[name] for name in METHODS_OF[SYSTEMS[system].name]}
+def methods(system: str) -> tuple[str, ...]:
+    """What finds eigenvalues in a record of a system, by name: both readings of DSE, and the baselines."""
+    return (*READINGS, *METHODS_OF[SYSTEMS[system].name])
 
 
-def method_of(task: Task) -> Method:
-    """That of a task, a variant too."""
-    if task.method in VARIANTS:
-        return functools.partial(_dse, system=task.system, name=task.method)
-    return methods(task.system)[task.method]
-
-
-def _dse(y: Tensor, system: str, name: str) -> Tensor:
-    model = train(y, *settings(system, name)).model
-    return largest(model.fitted(_reading(name).operator), model.config.state_features)
-
-
-def _reading(name: str) -> Reading | None:
-    return READINGS.get(name) or VARIANTS.get(name)
+def reading_of(system: str, method: str) -> Reading | None:
+    """That of a reading of DSE or a variant of it; None for baselines."""
+    return READINGS.get(method) or VARIANTS[system].get(method)
 
 
 def settings(system: str, name: str) -> tuple[DSEConfig, DSETrainConfig]:
     """Sizes and training of a reading of DSE or a variant, as they are in the table."""
-    reading = _reading(name)
+    reading = reading_of(system, name)
     return SYSTEMS[system].sizes(**reading.sizes), reading.training()
 
 
@@ -154,11 +155,23 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a trial found: discrete eigenvalues complex128 ``(n,)``, the wall seconds it took, the commit if known."""
+    """What a trial found.
+
+    Attributes
+    ----------
+    eigenvalues : Tensor
+        Discrete, complex128 ``(n,)``.
+    wall_s : float
+    commit : str, optional
+        With a plus where code was not committed; none where it is not known.
+    held_out : float, optional
+        Of DSE: `held_out_error` on the frames after the training part.
+    """
 
     eigenvalues: Tensor
     wall_s: float
     commit: str | None = None
+    held_out: float | None = None
 
 
 def plan(system: str, names: Sequence[str], levels: Sequence[float], count: int, folder: Path) -> list[Task]:
@@ -172,7 +185,7 @@ def plan(system: str, names: Sequence[str], levels: Sequence[float], count: int,
         if not (0 < level < 1 and abs(100 * level - round(100 * level)) < 1e-9):
             raise UserError(f"levels are variances from 0.01 to 0.99 in hundredths, got {level}")
     known = methods(system)
-    names = [pick("method", name, {**known, **VARIANTS}) for name in names] or list(known)
+    names = [pick("method", name, (*known, *VARIANTS[system])) for name in names] or known
     return [
         Task(system, name, level, trial, folder) for trial in range(1, count + 1) for level in levels for name in names
     ]
@@ -181,17 +194,48 @@ def plan(system: str, names: Sequence[str], levels: Sequence[float], count: int,
 def run(task: Task) -> Task:
     """Do one task and keep what is found; one that is kept already is left as it is."""
     if load(task) is None:
-        record = SYSTEMS[task.system].trial(task.level, task.trial).train[0]
-        began = time.monotonic()
-        values = torch.as_tensor(method_of(task)(record)).to(torch.complex128)
-        found = {
-            "settings": settings_of(task),
-            "commit": _commit(),
-            "wall_s": round(time.monotonic() - began, 3),
-            "eigenvalues": torch.view_as_real(values).tolist(),
-        }
-        files.write_json(task.path, found)
+        record = SYSTEMS[task.system].trial(task.level, task.trial)
+        found = solve(task, record)
+        kept = {"settings": settings_of(task), "commit": _commit(), "wall_s": round(found.wall_s, 3)}
+        kept |= {"eigenvalues": torch.view_as_real(found.eigenvalues).tolist()}
+        files.write_json(task.path, kept | ({} if found.held_out is None else {"held_out": found.held_out}))
     return task
+
+
+def solve(task: Task, record: trials.Trials) -> Found:
+    """What the method of a task finds in the training part of a record."""
+    began, reading = time.monotonic(), reading_of(task.system, task.method)
+    if reading is None:
+        values = torch.as_tensor(SPECTRAL_METHODS[task.method](record.train[0])).to(torch.complex128)
+        return Found(values, time.monotonic() - began)
+    model = train(record.train[0], *settings(task.system, task.method)).model
+    values = largest(model.fitted(reading.operator), model.config.state_features)
+    seconds = time.monotonic() - began
+    return Found(values, seconds, held_out=held_out_error(model, record.validation[0], reading.operator))
+
+
+@torch.no_grad()
+def held_out_error(model: DSE, y: Tensor, operator: str = "spectral_transition", horizon: int = 150) -> float:
+    """Mean squared error of frames 1 to `horizon` steps after the blocks that states are made of.
+
+    Frames are read off the features by regression, and features moved by powers of an operator (see `Reading`). It
+    needs no reference, so that sizes can be chosen by it.
+
+    Parameters
+    ----------
+    model : DSE
+        Of signals.
+    y : Tensor
+        ``(time, channels)``: frames that no training has seen.
+    """
+    past, _ = model.blocks(model.encode(model.sequences(y, model.fewest_frames + horizon)))
+    z = model.dictionary(model.states(past))[0]
+    frames = y[model.config.window + model.config.gap :][: len(z)]
+    total = 0.0
+    for step in range(horizon):
+        total += float((z[: len(z) - step] @ model.fitted("frame_map") - frames[step:]).square().mean())
+        z = z @ model.fitted(operator)
+    return total / horizon
 
 
 def load(task: Task) -> Found | None:
@@ -201,7 +245,7 @@ def load(task: Task) -> Found | None:
     try:
         kept = json.loads(task.path.read_text(encoding="utf-8"))
         values = torch.view_as_complex(torch.tensor(kept["eigenvalues"], dtype=torch.float64))
-        found = Found(values, float(kept["wall_s"]), kept.get("commit"))
+        found = Found(values, float(kept["wall_s"]), kept.get("commit"), kept.get("held_out"))
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{task.path.name} of {task.method} is not a trial ({error}); delete it") from None
     return found if _agree(kept.get("settings"), settings_of(task), _defaults(task)) else None
@@ -215,7 +259,7 @@ def settings_of(task: Task) -> dict[str, Any]:
 
 
 def _method_settings(task: Task) -> dict[str, Any]:
-    if (reading := _reading(task.method)) is not None:
+    if (reading := reading_of(task.system, task.method)) is not None:
         sizes, training = settings(task.system, task.method)
         return {"sizes": sizes, "training": training, "operator": reading.operator}
     method = SPECTRAL_METHODS[task.method]

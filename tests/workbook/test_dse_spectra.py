@@ -126,7 +126,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
 
 def test_any_prefix_is_balanced(tmp_path):
     plan = dse_trials.plan("vdp", (), dse_trials.SYSTEMS["vdp"].levels, 3, tmp_path)
-    names = list(dse_trials.methods("vdp"))
+    names = dse_trials.methods("vdp")
     assert {"dse", "dse_published", "hankel_dmd_100"} <= set(names)
     assert len({task.path for task in plan}) == len(plan) == 3 * 4 * len(names)
     assert {task.trial for task in plan[: 4 * len(names)]} == {1}
