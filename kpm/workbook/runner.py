@@ -166,7 +166,7 @@ def _run(
     kept = {t.notebook.name: last for t in tasks if resume and (last := runner_plan.unchanged(t, out))}
     threads = max(1, _cores() // min(jobs, max(1, len(tasks) - len(kept))))
     started, begin = _now(), time.monotonic()
-    with _only_run(out), _stop_signals() as stop:
+    with only_run(out), _stop_signals() as stop:
         scheduler = Scheduler(tasks, kept, profile, jobs, threads, out, timeout_s)
         scheduler.execute(stop, display)
         runs = tuple(scheduler.runs.values())
@@ -325,7 +325,7 @@ def _stop_signals() -> Iterator[_Stop]:
 
 
 @contextlib.contextmanager
-def _only_run(out: Path) -> Iterator[None]:
+def only_run(out: Path) -> Iterator[None]:
     """Hold ``out/.lock``; the system drops it with the process, however that ends."""
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -83,17 +83,7 @@ def plan(chosen: Sequence[Notebook], profile: str, parameters: Mapping[str, Any]
     """
     declared = {name for notebook in chosen for name in notebook.declares}
     for name, value in parameters.items():
-        if name in _OWNED:
-            raise UserError(f"parameter {name!r} is set by the runner; use {_OWNED[name]}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"parameter {name!r}: {value} is not a finite number")
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"parameter {name!r}: {value!r} is not plain JSON ({error})") from error
-        if not declared - set(_OWNED):
-            raise UserError(f"unknown parameter {name!r}; no chosen notebook declares any")
-        pick("parameter", name, declared - set(_OWNED))
+        check_parameter(name, value, declared)
     given = {n.name: {k: v for k, v in parameters.items() if k in n.declares} for n in chosen}
     prints = _fingerprints(chosen, profile, given, out)
     return [
@@ -105,6 +95,21 @@ def plan(chosen: Sequence[Notebook], profile: str, parameters: Mapping[str, Any]
         )
         for notebook in chosen
     ]
+
+
+def check_parameter(name: str, value: Any, declared: Set[str]) -> None:
+    """`UserError` if a parameter is none of those `declared`, is the runner's to set, or is not plain JSON."""
+    if name in _OWNED:
+        raise UserError(f"parameter {name!r} is set by the runner; use {_OWNED[name]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"parameter {name!r}: {value} is not a finite number")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"parameter {name!r}: {value!r} is not plain JSON ({error})") from error
+    if not declared - set(_OWNED):
+        raise UserError(f"unknown parameter {name!r}; no chosen notebook declares any")
+    pick("parameter", name, declared - set(_OWNED))
 
 
 def _fingerprints(

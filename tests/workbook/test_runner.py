@@ -332,7 +332,7 @@ def test_other_mistakes_are_named(home, arguments, message):
 def test_two_runs_cannot_share_a_folder(home):
     write(home, "01_a", "print(1)")
     out = home.parent / "out"
-    with runner._only_run(out), pytest.raises(UserError, match="another run is writing"):
+    with runner.only_run(out), pytest.raises(UserError, match="another run is writing"):
         runner.run()
 
 
