@@ -33,6 +33,12 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def sweep(folder: str | os.PathLike) -> None:
+    """Remove what `atomic` left half written in `folder` when its process was killed; call it where no other writes."""
+    for part in Path(folder).glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike, text: str) -> Path:
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ from kpm.solvers import Split
 SCOPES = ("batch", "sequence")
 
 
-def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
+def predict(z: Tensor, scope: str, whole: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One-step predictions and eigenvalues, both differentiable.
 
     Parameters
@@ -24,6 +24,8 @@ def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
         Latents ``(n, t, K)``.
     scope : {"batch", "sequence"}
         One operator for the batch (SKD) or one per sequence (SSM-SKD).
+    whole : Tensor, optional
+        Latents of the whole batch where `z` is a share of it: one operator for the batch is fitted to these.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def predict(z: Tensor, scope: str) -> tuple[Tensor, Tensor]:
     _check(z, scope)
     if scope == "sequence" and z.shape[1] - 1 <= z.shape[2]:
         return z, solvers.sequence_eigenvalues(z)
-    operator = solvers.per_sequence(z) if scope == "sequence" else solvers.shared(z)
+    operator = solvers.per_sequence(z) if scope == "sequence" else solvers.shared(z if whole is None else whole)
     predicted = torch.cat([z[:, :1], (z[:, :-1].double() @ operator.matrix).to(z.dtype)], 1)
     return predicted, solvers.eigenvalues(operator)
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kpm.models import koopman
+from kpm.models import koopman, shared_batch
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
 from kpm.solvers import Split, checks
 
@@ -106,7 +106,10 @@ class Encoder(nn.Module):
         n, t = frames.shape[:2]
         features = self.cnn(_like(self.cnn, frames.flatten(0, 1))).view(n, t, -1)
         with torch.autocast(frames.device.type, enabled=False):
-            latents = features.float() if self.lstm is None else self.lstm(features.float())[0]
+            if self.lstm is not None:
+                latents = self.lstm(_like(self.lstm, features))[0]
+            else:
+                latents = features if features.dtype == torch.float64 else features.float()  # convolutions may be bf16
             return latents if self.axes is None else self.axes(latents)
 
 
@@ -128,7 +131,10 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         n, t = latents.shape[:2]
         with torch.autocast(latents.device.type, enabled=False):
-            hidden = self.linear(latents.float()) if self.lstm is None else self.lstm(latents.float())[0]
+            if self.lstm is None:
+                hidden = self.linear(_like(self.linear, latents))
+            else:
+                hidden = self.lstm(_like(self.lstm, latents))[0]
         frames = self.cnn(_like(self.cnn, hidden.reshape(n * t, -1, 1, 1)))
         return frames.unflatten(0, (n, t))
 
@@ -142,6 +148,7 @@ class KoopmanAutoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.drop = nn.Dropout(config.dropout)
+        self.shared = False  # whether `kpm.models.shared_batch.share_batch` cut the batches among processes
         # Convolutions are up to twice as fast when the channels of a pixel lie together in memory.
         self.to(memory_format=torch.channels_last)
 
@@ -154,7 +161,7 @@ class KoopmanAutoencoder(nn.Module):
             raise ValueError(f"frames: expected floats in [0, 1], got {frames.dtype} (see SequenceDataset.to_float)")
         if not self.training:  # in training the loss is looked at anyway
             checks.finite(frames, "frames")
-        return self.encoder(frames.float())
+        return self.encoder(frames)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames ``(n, t, c, 64, 64)`` of latents ``(n, t, K)``."""
@@ -167,8 +174,9 @@ class KoopmanAutoencoder(nn.Module):
     def forward(self, frames: Tensor) -> Output:
         """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder."""
         z = self.encode(frames)
+        together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
-            predicted, eigenvalues = koopman.predict(z, self.config.scope)
+            predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
         both = self.decode(torch.cat([self._spoilt(z), predicted]))
         return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
 
@@ -176,8 +184,11 @@ class KoopmanAutoencoder(nn.Module):
         z = self.drop(z)
         if not (self.training and self.config.static_noise):
             return z
-        spread = z.detach().mean(1, keepdim=True).std(0, correction=0, keepdim=True)
-        return z + self.config.static_noise * spread * torch.randn_like(z[:, :1])
+        means = z.detach().mean(1, keepdim=True)
+        means = shared_batch.whole(means) if self.shared else means
+        noise = torch.randn_like(means)
+        noise = shared_batch.own(noise) if self.shared else noise
+        return z + self.config.static_noise * means.std(0, correction=0, keepdim=True) * noise
 
     @torch.no_grad()
     def split(self, frames: Tensor) -> Split:

@@ -54,12 +54,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
-    """Write `tensors` and `meta` (JSON values) atomically."""
-    # A digest of the tensors' bytes finds flipped bits, which safetensors itself does not look for.
+    """Write `tensors` and `meta` (JSON values) atomically; `OSError` if that fails, as on a full disk."""
+    # Digests of the tensors' bytes and of the meta find flipped bits, which safetensors itself does not look for.
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"format": FORMAT, "meta": json.dumps(meta), "digest": _digest(tensors)}
+    text = json.dumps(meta)
+    digests = {"digest": _digest(tensors), "meta_digest": hashlib.sha256(text.encode()).hexdigest()}
+    header = {"format": FORMAT, "meta": text, **digests}
     with files.atomic(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=header)
+        try:
+            safetensors.torch.save_file(tensors, part, metadata=header)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write checkpoint {path.name!r}: {error}") from error
     return path
 
 
@@ -76,10 +81,15 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"checkpoint {path.name!r} is damaged: {error}") from error
     if header.get("format") != FORMAT:
         raise UserError(f"{path.name!r} is not a kpm checkpoint (format {header.get('format')!r}, expected {FORMAT!r})")
-    found = _digest(tensors)
-    if found != header["digest"]:
-        raise UserError(f"checkpoint {path.name!r} is damaged: expected digest {header['digest']}, found {found}")
-    return tensors, json.loads(header["meta"])
+    text = header.get("meta", "")
+    found = {"digest": _digest(tensors), "meta_digest": hashlib.sha256(text.encode()).hexdigest()}
+    expected = {"digest": header.get("digest"), "meta_digest": header.get("meta_digest", found["meta_digest"])}
+    for kind in found:  # files older than the second kind have none of it
+        if found[kind] != expected[kind]:
+            raise UserError(
+                f"checkpoint {path.name!r} is damaged: expected {kind} {expected[kind]}, found {found[kind]}"
+            )
+    return tensors, json.loads(text)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -39,19 +39,25 @@ def train_command(
         max_hours: Stop and save after so long.
         save_every_s: Seconds between saves.
         progress: Show a progress bar.
-    """
-    from kpm.training.loop import train  # torch is slow to import: not for --help
 
+    Returns:
+        0, or 128 + the signal's number if a signal ended it: 143 after SIGTERM, with everything saved for --resume.
+    """
+    from kpm.training import hardware  # torch is slow to import: not for --help
+    from kpm.training.loop import train
+    from kpm.training.team import Team
+
+    team = Team(hardware.device(device))
     data = tuple(datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split))
     out = out or paths.runs() / f"{config.method}_{data[0].name}{'_quick' if quick else ''}".replace("-", "_")
     if resume and not (out / "last.safetensors").is_file():
-        print(f"nothing to resume in {out.name}: a new run")
-    print(f"{config.method} on {data[0].name} ({data[0].source}), {len(data[0])} sequences, into {out}")
+        team.say(f"nothing to resume in {out.name}: a new run")
+    team.say(f"{config.method} on {data[0].name} ({data[0].source}), {len(data[0])} sequences, into {out}")
     result = train(
         config,
         out,
         data=data,
-        device=device,
+        team=team,
         resume=resume,
         max_hours=max_hours,
         save_every_s=save_every_s,
@@ -59,7 +65,7 @@ def train_command(
     )
     state = "finished" if result.finished else "stopped (go on with --resume)"
     best = f", best held-out MSE {result.best['mse']:.3e} at step {result.best['step']}" if result.best else ""
-    print(
+    team.say(
         f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes of training in {result.precision}{best}"
     )
     # As the shell reports it: what comes after `kpm train ... &&` must not run on half a training.
@@ -102,6 +108,7 @@ def fit_command(
     max_hours: float | None = None,
     save_every_s: float = 120.0,
     progress: bool = True,
+    accumulate: int = 1,
 ) -> int:
     """Train a network: kpm train NAME [flags].
 
@@ -114,21 +121,26 @@ def fit_command(
         max_hours: Stop and save after so long.
         save_every_s: Seconds between saves.
         progress: Show a progress bar.
+        accumulate: Parts of a batch that are worked on one after the other, to save memory.
     """
     from kpm.training import hardware
     from kpm.training.fit import fit
+    from kpm.training.team import Team
 
     name, entry = next((n, e) for n, e in TASKS.items() if isinstance(config, e.config))
     data = entry.data(config)
     about = data[0].describe()
     known = name if name == about["name"] else f"{name}_{about['name']}"
     out = out or paths.runs() / f"{known}{'_quick' if quick else ''}"
-    print(f"{name} on {about['name']} ({about['source']}), {about['sequences']} sequences, into {out}")
-    task = entry.task(config, *data, hardware.device(device))
+    team = Team(hardware.device(device))
+    team.say(f"{name} on {about['name']} ({about['source']}), {about['sequences']} sequences, into {out}")
+    task = entry.task(config, *data, team.device)
     result = fit(
         task,
         config,
         out,
+        team=team,
+        accumulate=accumulate,
         resume=resume,
         max_hours=max_hours,
         save_every_s=save_every_s,
@@ -137,7 +149,7 @@ def fit_command(
     )
     state = "finished" if result.finished else "stopped (go on with --resume)"
     best = ", ".join(f"{k} {v:.4g}" for k, v in result.best.items()) or "none yet"
-    print(f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes; best on held-out data: {best}")
+    team.say(f"{state} after {result.steps} steps, {result.wall_s / 60:.1f} minutes; best on held-out data: {best}")
     return 128 + result.signal if result.signal else 0
 
 

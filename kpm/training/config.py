@@ -77,8 +77,11 @@ class TrainConfig:
     """Largest gradient norm."""
     seed: int = 7253
     """Of weights, data order and dropout."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """auto probes whether this machine is faster with bf16."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
+    """auto probes whether this machine is faster with bf16; 64-true is for comparisons."""
+    accumulate: int = 1
+    """Parts of a batch that are worked on one after the other, to save memory; each is normalised by itself (and has
+    its own operator in skd)."""
     validate_every: int = 1
     """Epochs between validations."""
     validation_sequences: int = 900
@@ -86,11 +89,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         pick("method", self.method, METHODS)
-        for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size", "validate_every"):
+        for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size"):
             _bounds(self, name, 1)
         for name in ("warmup_steps", "patience", "seed"):
             _bounds(self, name, 0)
-        _bounds(self, "validation_sequences", 1)
+        for name in ("accumulate", "validate_every", "validation_sequences"):
+            _bounds(self, name, 1)
         if self.steps is not None:
             _bounds(self, "steps", 1)
         if self.seed >= 1 << 63:

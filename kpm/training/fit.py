@@ -23,6 +23,7 @@ from kpm.training import checkpoint, hardware
 from kpm.training.losses import NonFiniteLoss, check_finite
 from kpm.training.run_folder import RunFolder
 from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
+from kpm.training.team import Team
 
 SCHEDULES = ("constant", "cosine")
 
@@ -87,7 +88,7 @@ class Task(Protocol):
         """Indices of the samples of each step of an epoch; the same for the same state of `draw`."""
 
     def loss(self, index: Tensor) -> dict[str, Tensor]:
-        """Terms whose sum is minimised, for the samples of a step."""
+        """Terms whose sum is minimised: means over the samples of a step, or of a part of one."""
 
     def validate(self) -> dict[str, float]:
         """Scores on held-out data; the model with the smallest ``"loss"`` is kept. Called in eval mode."""
@@ -111,6 +112,8 @@ def fit(
     config: FitConfig,
     folder: Path | str,
     *,
+    team: Team | None = None,
+    accumulate: int = 1,
     resume: bool = False,
     max_hours: float | None = None,
     save_every_s: float = 120.0,
@@ -123,21 +126,34 @@ def fit(
     ----------
     task : Task
         Its model is on the device that does the work.
+    team : Team, optional
+        The processes that train together; this one by default. Each draws dropout of its own, and only the first
+        validates (and knows the best, in the result).
+    accumulate : int
+        Parts of a batch that are worked on one after the other, to save memory. Where nothing is random but the order,
+        neither this nor the number of processes changes more than the rounding.
     resume, max_hours, save_every_s
         As for `kpm.training.loop.train`.
 
     Raises
     ------
     UserError
-        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for.
+        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for; for
+        several processes and a model that normalises over the batch.
     NonFiniteLoss
         If a loss or the gradient is not finite; names the step and the term.
     """
     model = task.model
-    if next(model.parameters()).device.type == "cpu":
+    team = team or Team(next(model.parameters()).device)
+    if accumulate < 1:
+        raise UserError(f"accumulate must be at least 1, got {accumulate}")
+    if team.size > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise UserError("a model with batch normalisation is fitted by one process: shares of a batch differ in size")
+    if team.device.type == "cpu":
         hardware.keep_freed_memory()
-    run = RunFolder(Path(folder), config, task.about, resume)
+    run = RunFolder(Path(folder), config, task.about, resume, writes=team.first)
     with run:
+        team.wait()  # the first has the folder now: nobody else writes what the others read
         tensors, meta = checkpoint.read(run.last) if run.can_resume else ({}, {})
         state = Progress(**meta["progress"]) if meta else Progress()
         optimizer = torch.optim.AdamW(
@@ -145,58 +161,69 @@ def fit(
         )
         if tensors:
             restore(tensors, model, model, optimizer)
+        net, fabric_optimizer = team.fabric.setup(_Loss(task), optimizer)
         run.begin(state.step)
-        machine = environment.report({"train": config.seed})
+        machine = environment.report({"train": config.seed}) if team.first else None
         per_epoch = len(task.batches(config.batch_size, generator(config.seed, 1)))
         total = config.epochs * per_epoch
         log_every = max(1, per_epoch // 20)
         began = saved = time.monotonic()
         wall_before = state.wall_s
-        bar = tqdm(total=total, initial=state.step, unit="step", disable=not progress_bar, desc=title)
+        bar = tqdm(total=total, initial=state.step, unit="step", disable=not (progress_bar and team.first), desc=title)
+        signalled = out_of_time = 0
 
         def save() -> None:
+            if not team.first:
+                return
             state.wall_s = wall_before + time.monotonic() - began
             checkpoint.save(run.last, flatten(model, model, optimizer), run.meta(model, state))
 
-        out_of_time = False
+        batches: Sequence[Tensor] = ()
         with StopOnSignal() as stop:
-            while state.step < total and not stop.asked and not out_of_time:
-                epoch = state.step // per_epoch
-                for index in task.batches(config.batch_size, generator(config.seed, 2 * epoch + 1))[
-                    state.step - epoch * per_epoch :
-                ]:
-                    model.train()
-                    torch.manual_seed(mix(config.seed, 2 * state.step))
-                    optimizer.param_groups[0]["lr"] = config.rate(state.step, total)
-                    terms = task.loss(index)
-                    sum(terms.values()).backward()
-                    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip))
-                    if not math.isfinite(norm):
-                        check_finite(terms, f"step {state.step}")
-                        raise NonFiniteLoss(f"step {state.step}: gradient norm is {norm}")
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    state.step += 1
-                    bar.update()
-                    if state.step % log_every == 0:
-                        values = check_finite(terms, f"step {state.step}")
-                        run.log.write(step=state.step, kind="train", norm=norm, **values)
-                        bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
-                    out_of_time = max_hours is not None and time.monotonic() - began > 3600 * max_hours
-                    if time.monotonic() - saved > save_every_s:
-                        save()
-                        saved = time.monotonic()
-                    if stop.asked or out_of_time:
-                        break
-                if state.step % per_epoch == 0:
+            while state.step < total and not signalled and not out_of_time:
+                epoch, position = divmod(state.step, per_epoch)
+                if not position or not len(batches):
+                    batches = task.batches(config.batch_size, generator(config.seed, 2 * epoch + 1))
+                torch.manual_seed(mix(config.seed, 2 * state.step) + team.rank)
+                optimizer.param_groups[0]["lr"] = config.rate(state.step, total)
+
+                model.train()
+                terms: dict[str, Tensor] = {}
+                for rows, weight, context in team.shares(net, batches[position], accumulate):
+                    with context:
+                        parts = {name: weight * term for name, term in net(rows).items()}
+                        team.fabric.backward(sum(parts.values()))
+                    terms = {name: term.detach() + terms.get(name, 0) for name, term in parts.items()}
+                norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+                if not math.isfinite(norm):
+                    check_finite(team.mean(terms), f"step {state.step}")
+                    raise NonFiniteLoss(f"step {state.step}: gradient norm is {norm}")
+                fabric_optimizer.step()
+                optimizer.zero_grad()
+                state.step += 1
+
+                bar.update()
+                if state.step % log_every == 0:
+                    values = check_finite(team.mean(terms), f"step {state.step}")
+                    run.log.write(step=state.step, kind="train", norm=norm, **values)
+                    bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
+                out_of_time = max_hours is not None and time.monotonic() - began > 3600 * max_hours
+                signalled, out_of_time = team.largest(stop.asked or 0, int(out_of_time))
+                if state.step % per_epoch == 0 and team.first:
                     scores = _validated(task)
                     elapsed = wall_before + time.monotonic() - began
                     run.log.write(step=state.step, kind="validation", wall_s=elapsed, **scores)
                     if not state.best or scores["loss"] < state.best["loss"]:
                         state.best = {"step": state.step, **scores}
+                        if not run.last.is_file():  # best weights that nothing could go on from would block the folder
+                            save()
                         state.wall_s = elapsed
                         checkpoint.save_model(run.best, model, run.meta(model, state), machine)
+                if time.monotonic() - saved > save_every_s:
+                    save()  # after the validation of this step: a resumed run would not come back to it
+                    saved = time.monotonic()
             save()
+            team.wait()  # whoever started us ends the rest when one has left
         bar.close()
         return FitResult(
             folder=run.folder,
@@ -205,8 +232,19 @@ def fit(
             best=state.best,
             wall_s=state.wall_s,
             history=run.log.read("validation"),
-            signal=stop.asked,
+            signal=signalled or None,
         )
+
+
+class _Loss(nn.Module):
+    """The loss of a task as a module, so that Fabric sees the step whatever of the model the loss calls."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.model, self.loss = task.model, task.loss
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        return self.loss(rows)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import platform
 import time
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from kpm.errors import UserError
@@ -45,7 +46,8 @@ def faster_precision(where: torch.device) -> str:
     """``"bf16-mixed"`` if a short convolution probe runs at least 1.2 times faster in it, else ``"32-true"``.
 
     bf16 halves the time on processors with bf16 matrix units (AMX, AVX512-BF16) and on recent GPUs, and costs time on
-    processors that emulate it, so it is measured rather than guessed. Takes about a second.
+    processors that emulate it, so it is measured rather than guessed. Takes about a second. Processes that train
+    together all call it, and take bf16 if it is faster for each.
     """
     if where.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
@@ -62,4 +64,7 @@ def faster_precision(where: torch.device) -> str:
 
     with torch.random.fork_rng([]):
         times = {bf16: [once(bf16) for _ in range(6)][1:] for bf16 in (False, True)}
-    return "bf16-mixed" if min(times[True]) * 1.2 < min(times[False]) else "32-true"
+    faster = torch.tensor(int(min(times[True]) * 1.2 < min(times[False])))
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(faster, dist.ReduceOp.MIN)
+    return "bf16-mixed" if faster else "32-true"

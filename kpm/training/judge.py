@@ -20,6 +20,7 @@ from kpm.training import checkpoint, hardware
 from kpm.training.augment import augment
 from kpm.training.losses import cross_entropy
 from kpm.training.state import StopOnSignal, generator, mix
+from kpm.training.team import launched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,8 @@ def train_judge(
     Raises `UserError` if stopped by a signal: a training takes minutes and is not resumed.
     """
     where = hardware.device(device)
+    if launched():
+        raise UserError("judge: a judge takes minutes and is trained by one process, without torchrun")
     train, held_out = (d.to(where) for d in data)
     if len(train) < config.batch_size:
         raise UserError(f"batch_size: {config.batch_size} is more than the {len(train)} sequences of the split")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -19,6 +18,7 @@ from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.channel_basis import independent_basis, turn
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.shared_batch import share_batch
 from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
 from kpm.training.config import TrainConfig, command
@@ -26,6 +26,7 @@ from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
 from kpm.training.run_folder import RunFolder, about
 from kpm.training.schedule import Plateau, average, ema_decay, twin
 from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
+from kpm.training.team import Team
 
 for name in ("lightning_fabric", "lightning.fabric"):  # it announces the precision at every start
     logging.getLogger(name).setLevel(logging.WARNING)
@@ -51,6 +52,7 @@ def train(
     *,
     data: tuple[SequenceDataset, SequenceDataset],
     device: str = "auto",
+    team: Team | None = None,
     resume: bool = False,
     max_hours: float | None = None,
     save_every_s: float = 120.0,
@@ -65,9 +67,12 @@ def train(
         Run folder: ``config.json``, ``log.jsonl``, ``last.safetensors`` (to resume), ``best.safetensors`` (weights).
     data : pair of SequenceDataset
         To learn from, and held out.
+    team : Team, optional
+        The processes that train together; made for `device` by default.
     resume : bool
         Go on from ``last.safetensors``. The randomness of a step depends on the seed and the step alone, so on the same
-        machine a resumed run ends with the very weights of one that was never stopped.
+        machine a resumed run ends with the very weights of one that was never stopped. The number of processes may be
+        another one; it changes the rounding.
     max_hours : float, optional
         Stop (and save) after so long; the run can be resumed.
     save_every_s : float
@@ -76,40 +81,48 @@ def train(
     Raises
     ------
     UserError
-        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for.
+        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for; if the
+        batch cannot be cut into equal shares of the processes.
     NonFiniteLoss
         If a loss term or the gradient norm is not finite; names step and term. The last checkpoint stays as it is.
     """
-    where = hardware.device(device)
+    team = team or Team(hardware.device(device))
+    where = team.device
     if min(len(d) for d in data) == 0:
         raise UserError("the training and the validation split need at least one sequence each")
+    batch = min(config.batch_size, len(data[0]))
+    if batch % (team.size * config.accumulate):
+        cut = f"{config.accumulate} parts for {team.size} processes"
+        raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
     if where.type == "cpu":
         hardware.keep_freed_memory()
-    run = RunFolder(Path(folder), config, about(*data), resume)
+    run = RunFolder(Path(folder), config, about(*data), resume, writes=team.first)
     with run:
+        team.wait()  # the first has the folder now: nobody else writes what the others read
         train_data, validation_data = (d.to(where) for d in data)
         tensors, meta = checkpoint.read(run.last) if run.can_resume else ({}, {})
         state = Progress(**meta["progress"]) if meta else Progress(precision=config.precision)
         if state.precision == "auto":
             state.precision = hardware.faster_precision(where)
 
-        devices = [where.index or 0] if where.type == "cuda" else 1
-        fabric = Fabric(accelerator=where.type, devices=devices, precision=state.precision)
         torch.manual_seed(config.seed)
         model = KoopmanAutoencoder(config.model(train_data.shape[1])).to(where)
+        if state.precision == "64-true":
+            model.double()
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
         plateau = Plateau(config)
         if config.init and not tensors:
             start_from(config.init, model, state, train_data)
+        if team.size > 1:
+            share_batch(model)
+        net, fabric_optimizer = team.fabric.setup(model, optimizer)
         mean = twin(model) if config.ema else model
         if tensors:
             restore(tensors, model, mean, optimizer)
             plateau.load(state.plateau)
         run.begin(state.step)
-        net, fabric_optimizer = fabric.setup(model, optimizer)
 
-        machine = environment.report({"train": config.seed})
-        batch = min(config.batch_size, len(train_data))
+        machine = environment.report({"train": config.seed}) if team.first else None
         per_epoch = len(train_data) // batch
         validate_every = per_epoch * config.validate_every
         total = config.steps or config.epochs * per_epoch
@@ -117,10 +130,12 @@ def train(
         started, saved = time.monotonic(), time.monotonic()
         wall_before = state.wall_s
         title = f"{config.method} ({state.precision})"
-        bar = tqdm(total=total, initial=state.step, unit="step", disable=not progress_bar, desc=title)
-        out_of_time = False
+        bar = tqdm(total=total, initial=state.step, unit="step", disable=not (progress_bar and team.first), desc=title)
+        signalled = out_of_time = 0
 
         def save(last: bool) -> None:
+            if not team.first:
+                return
             state.wall_s = wall_before + time.monotonic() - started
             state.plateau = plateau.state()
             if last:
@@ -129,7 +144,7 @@ def train(
                 checkpoint.save_model(run.best, mean, run.meta(mean, state), machine)
 
         with StopOnSignal() as stop:
-            while state.step < total and not stop.asked and not out_of_time:
+            while state.step < total and not signalled and not out_of_time:
                 # Order and dropout depend on the seed and the step alone: nothing random has to be saved.
                 epoch, position = divmod(state.step, per_epoch)
                 order = torch.randperm(len(train_data), generator=generator(config.seed, 2 * epoch + 1))
@@ -139,16 +154,13 @@ def train(
                     group["lr"] = plateau.rate(state.step)
 
                 net.train()
-                frames = train_data.to_float(train_data[index])
                 try:
-                    output = net(frames)
+                    terms = gradients(net, train_data, index, config, team, state.precision)
                 except NotFinite as error:  # the solvers refuse latents that are not finite
                     raise NonFiniteLoss(f"step {state.step}: {error}") from error
-                terms = koopman_losses(output, frames, config)
                 values = check_finite(terms, f"step {state.step}")
-                fabric.backward(sum(terms.values()))
                 norm = float(
-                    fabric.clip_gradients(net, fabric_optimizer, max_norm=config.clip, error_if_nonfinite=False)
+                    team.fabric.clip_gradients(net, fabric_optimizer, max_norm=config.clip, error_if_nonfinite=False)
                 )
                 if not math.isfinite(norm):
                     raise NonFiniteLoss(f"step {state.step}: gradient norm is {norm}")
@@ -163,21 +175,25 @@ def train(
                     run.log.write(step=state.step, kind="train", lr=plateau.rate(state.step - 1), norm=norm, **values)
                     bar.set_postfix(_shown(values, state), refresh=False)
                 out_of_time = max_hours is not None and time.monotonic() - started > 3600 * max_hours
+                signalled, out_of_time = team.largest(stop.asked or 0, int(out_of_time))
                 # At regular steps, at the end, and once early so that a broken run shows.
                 regular = state.step % validate_every == 0
                 if regular or state.step == total or state.step == min(100, validate_every // 2):
-                    scores = validate(mean, validation_data, config, fabric)
+                    scores = validate(mean, validation_data, config, state.precision, team)
                     if regular:  # the schedule sees what it would see if the run were longer
                         plateau.step(scores["loss"])
                     elapsed = wall_before + time.monotonic() - started
                     run.log.write(step=state.step, kind="validation", wall_s=elapsed, **scores)
                     if not state.best or scores["loss"] < state.best["loss"]:
                         state.best = {"step": state.step, **scores}
+                        if not run.last.is_file():  # best weights that nothing could go on from would block the folder
+                            save(last=True)
                         save(last=False)
                 if time.monotonic() - saved > save_every_s:
                     save(last=True)
                     saved = time.monotonic()
             save(last=True)
+            team.wait()  # whoever started us ends the rest when one has left
         bar.close()
         return TrainResult(
             folder=run.folder,
@@ -187,8 +203,32 @@ def train(
             wall_s=state.wall_s,
             history=run.log.read("validation"),
             precision=state.precision,
-            signal=stop.asked,
+            signal=signalled or None,
         )
+
+
+def gradients(
+    net: nn.Module, data: SequenceDataset, index: Tensor, config: TrainConfig, team: Team, precision: str
+) -> dict[str, Tensor]:
+    """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms."""
+    total: dict[str, Tensor] = {}
+    for rows, weight, context in team.shares(net, index, config.accumulate):
+        with context:
+            frames = data.to_float(data[rows], _dtype(precision))
+            with _autocast(frames, precision):
+                output = net(frames)
+            terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
+            team.fabric.backward(sum(terms.values()))
+        total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
+    return team.mean(total)
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.float64 if precision == "64-true" else torch.float32
+
+
+def _autocast(frames: Tensor, precision: str) -> torch.autocast:
+    return torch.autocast(frames.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def start_from(name: str, model: KoopmanAutoencoder, state: Progress, data: SequenceDataset) -> None:
@@ -215,23 +255,33 @@ def start_from(name: str, model: KoopmanAutoencoder, state: Progress, data: Sequ
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, data: SequenceDataset, config: TrainConfig, fabric: Fabric | None = None
+    model: nn.Module,
+    data: SequenceDataset,
+    config: TrainConfig,
+    precision: str = "32-true",
+    team: Team | None = None,
 ) -> dict[str, float]:
-    """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order."""
+    """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order.
+
+    The processes of a team take turns at the batches.
+    """
     was_training = model.training
     model.eval()
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
     order = torch.randperm(len(data), generator=generator(config.seed, 0))[: config.validation_sequences]
+    batches = [(index, len(index)) for index in order.split(64)]
+    if team:
+        batches = batches[team.rank :: team.size] or [(batches[0][0], 0)]  # one that has none adds nothing
     sums: dict[str, Tensor] = {}
-    for index in order.split(64):
-        frames = data.to_float(data[index.to(next(model.parameters()).device)])
-        with fabric.autocast():
+    for index, count in batches:
+        frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
+        with _autocast(frames, precision):
             output = model(frames)
         terms = koopman_losses(output, frames, config)
-        terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.float(), frames)
+        terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term * len(index)
+            sums[name] = sums.get(name, 0) + term * count
     model.train(was_training)
+    sums = team.sum(sums) if team else sums
     scores = check_finite({k: v / len(order) for k, v in sums.items()}, "validation")
     mse = scores.pop("mse")
     return {"loss": sum(scores.values()), "mse": mse, **scores}

@@ -25,14 +25,14 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
     """
     static, dynamic = koopman.spectral_loss(output.eigenvalues, config.static_size, config.threshold, config.latent_dim)
     terms = {
-        "reconstruction": config.w_reconstruction * F.mse_loss(output.reconstruction.float(), frames),
+        "reconstruction": config.w_reconstruction * F.mse_loss(output.reconstruction.to(frames.dtype), frames),
         "predicted_latents": config.w_predicted_latents * F.mse_loss(output.predicted_latents, output.latents),
-        "prediction": config.w_prediction * F.mse_loss(output.prediction.float(), frames),
-        "static_eigenvalues": config.w_eigenvalues * static.float(),
-        "dynamic_eigenvalues": config.w_eigenvalues * dynamic.float(),
+        "prediction": config.w_prediction * F.mse_loss(output.prediction.to(frames.dtype), frames),
+        "static_eigenvalues": config.w_eigenvalues * static.to(frames.dtype),
+        "dynamic_eigenvalues": config.w_eigenvalues * dynamic.to(frames.dtype),
     }
     if config.w_absolute:
-        both = [F.l1_loss(film.float(), frames) for film in (output.reconstruction, output.prediction)]
+        both = [F.l1_loss(film.to(frames.dtype), frames) for film in (output.reconstruction, output.prediction)]
         terms["absolute"] = config.w_absolute * sum(both) / 2
     return terms
 

@@ -25,12 +25,14 @@ class Described(Protocol):
 
 
 class Log:
-    """Lines of JSON, one per event, appended and flushed at once."""
+    """Lines of JSON, one per event, appended and flushed at once; one that does not write (`writes`) only reads."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes
 
     def write(self, **event: Any) -> None:
+        if not self.writes:
+            return
         with self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(event) + "\n")
 
@@ -62,6 +64,8 @@ def about(train: Described, validation: Described) -> dict[str, dict[str, Any]]:
 class RunFolder:
     """Checks that a folder fits a config and data, holds it for this process, and knows its files.
 
+    Of several processes that train together one holds the folder; for the others `writes` is false, and they only read.
+
     Raises
     ------
     UserError
@@ -69,12 +73,12 @@ class RunFolder:
         to resume from is gone, or is in use.
     """
 
-    def __init__(self, folder: Path, config: Any, about: dict[str, dict[str, Any]], resume: bool):
-        self.folder = folder
+    def __init__(self, folder: Path, config: Any, about: dict[str, dict[str, Any]], resume: bool, writes: bool = True):
+        self.folder, self.writes = folder, writes
         self.plain_config = dataclasses.asdict(config)
         self.data = about
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
-        self.log = Log(folder / "log.jsonl")
+        self.log = Log(folder / "log.jsonl", writes)
         self._resume = resume
         self._lock: Any = None
 
@@ -93,10 +97,15 @@ class RunFolder:
 
     def begin(self, step: int) -> None:
         """Everything is in place: write what this run is, and forget events after `step`."""
+        if not self.writes:
+            return
+        files.sweep(self.folder)  # nobody else writes here, so what is half written was left by a killed process
         files.write_json(self.folder / "config.json", {**self.plain_config, "data": self.data})
         self.log.truncate(step)
 
     def __enter__(self) -> RunFolder:
+        if not self.writes:
+            return self
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / ".lock").open("w")
@@ -137,5 +146,7 @@ class RunFolder:
             )
 
     def __exit__(self, *exc: object) -> None:
+        if not self.writes:
+            return
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()

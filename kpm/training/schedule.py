@@ -42,7 +42,7 @@ class Plateau:
 
 def twin(model: KoopmanAutoencoder) -> KoopmanAutoencoder:
     """A copy of `model` that is not trained: the place of the running average."""
-    copy = KoopmanAutoencoder(model.config).to(next(model.parameters()).device)
+    copy = KoopmanAutoencoder(model.config).to(next(model.parameters()))
     copy.load_state_dict(model.state_dict())
     return copy.requires_grad_(False)
 
