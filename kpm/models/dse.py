@@ -15,6 +15,10 @@ The method is the *clean* reading; the *published* one is what the paper's code 
 ..                  clean                                       published
 ==================  ==========================================  ==================================================
 frames of signals   scaled to unit variance per channel         as they are
+states of presets   Van der Pol 16; Stuart-Landau 2, with the   Van der Pol 9; Stuart-Landau 13
+                    harmonics of their angle given
+networks for        smaller encoder (64-32-16), one frame at a  as for Van der Pol (128-128-64-50), from 10 delays
+Stuart-Landau       time, blocks of 5, linear block features
 past and future     share no frame: `delays - 1` codes between  adjacent codes, whose windows overlap
 decoder of images   reaches every pixel                         leaves 1008 of 2304 the same for all codes
 block features      trained with the encoder                    as initialised
