@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import time
 from pathlib import Path
@@ -27,9 +26,6 @@ from kpm.training.run_folder import RunFolder, about
 from kpm.training.schedule import Plateau, average, ema_decay, twin
 from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
 from kpm.training.team import Team
-
-for name in ("lightning_fabric", "lightning.fabric"):  # it announces the precision at every start
-    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ all processes together.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -21,6 +22,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kpm.errors import UserError
+
+for name in ("lightning_fabric", "lightning.fabric"):  # it announces itself at every start
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 _GRACE_S = 60.0
 
