@@ -16,6 +16,7 @@ from kpm.training.dse import DSETrainConfig
 from kpm.workbook import dse_trials, results
 from kpm.workbook.dse_table import FORMS, OWN, PAPER, PUBLISHED, Row, as_text, collect, comparable, form_of_paper, table
 from kpm.workbook.dse_trials import SYSTEMS, Found, Task
+from kpm.workbook.dse_variants import command as variants_command
 from kpm.workbook.dse_variants import variants
 from kpm.workbook.fan_out import fan_out
 
@@ -145,7 +146,7 @@ def to_result(system: str, kept: Mapping[Task, Found], rows: Sequence[Row]) -> N
     if PUBLISHED in top:
         metrics |= {"published_trials_per_level": _fewest(rows, PUBLISHED)}
     figure, spread = PAPER[system]["all"]["DSE"]
-    environment = report()
+    environment, changed = report(), variants(system, next(iter(kept)).folder)
     config = SYSTEMS[system].config()
     note = f"{KNOWN[system]} eig_error_unnamed is the paper's figure, whose form the paper does not say."
     note += f" Best baseline in mean13 over all levels: {best.method}." if others else ""
@@ -171,7 +172,8 @@ def to_result(system: str, kept: Mapping[Task, Found], rows: Sequence[Row]) -> N
                 "paper": {level: {k: list(v) for k, v in row.items()} for level, row in PAPER[system].items()},
                 "published_over_paper": form_of_paper(system, rows),
                 "clouds": clouds(kept),
-                "variants": [dataclasses.asdict(row) for row in variants(system, next(iter(kept)).folder)],
+                "variants": [dataclasses.asdict(row) for row in changed],
+                "variants_command": variants_command(system, changed),
                 "trials_by_commit": collections.Counter(found.commit or "not recorded" for found in kept.values()),
             },
         )

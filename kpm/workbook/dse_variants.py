@@ -61,6 +61,15 @@ def variants(system: str, folder: Path, most: int = 50) -> list[VariantRow]:
     return rows(system, collect(dse_trials.plan(system, (OWN, *VARIANTS[system]), levels, most, folder)))
 
 
+def command(system: str, found: Iterable[VariantRow]) -> str:
+    """What runs the variants' trials, in so far as they begin with the first; empty without any."""
+    found = list(found)
+    methods, levels = (sorted({getattr(row, name) for row in found}) for name in ("method", "level"))
+    most = max((trial for row in found for trial in row.trials), default=0)
+    words = ["kpm dse", system, "--trials", most, "--levels", *levels, "--methods", OWN, *methods]
+    return " ".join(map(str, words)) if found else ""
+
+
 def rows(system: str, kept: Mapping[Task, Found]) -> list[VariantRow]:
     """Those of given trials."""
     found = []

@@ -103,3 +103,5 @@ def test_variants_are_saved_with_the_table(tmp_path, monkeypatch, kept):
     rows = [dse_variants.VariantRow(**row) for row in saved[0].details["variants"]]
     assert [row.method for row in rows] == ["dse_rank_9", "dse_rank_16", "dse_joint"]
     assert rows[2].more == pytest.approx((0.002, 0.001))
+    told = "kpm dse vdp --trials 3 --levels 0.10 --methods dse dse_joint dse_rank_16 dse_rank_9"
+    assert saved[0].details["variants_command"] == told
