@@ -181,6 +181,21 @@ def test_damaged_cache_is_mended(register, base, toy_mirror, monkeypatch, caplog
         registry.fetch("toy")
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("age", [-1e6, 0, 1e6])
+def test_no_cut_or_flipped_file_of_the_cache_is_taken_for_data(register, base, toy_mirror, damage, age):
+    """Whatever the clock said when it was damaged."""
+    register(toy())
+    file = registry.fetch("toy") / "one.bin"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    os.utime(file, ns=(before.st_mtime_ns + 1, before.st_mtime_ns + int(age * 1e9) + 1))
+    assert_whole(registry.fetch("toy"))
+
+
 def test_left_overs_of_a_killed_process_are_no_data_and_get_swept(register, base, toy_mirror):
     register(toy())
     old, new = base / ".toy.old.part", base / ".toy.new.part"

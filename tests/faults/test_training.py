@@ -216,6 +216,18 @@ def test_a_damaged_checkpoint_is_not_resumed_from_and_not_written_over(tmp_path,
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_a_damaged_note_of_what_a_run_is_is_named(tmp_path):
+    folder = tmp_path / "fit"
+    plain(folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text()[:40])
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        plain(folder)
+    config.unlink()  # what the checkpoint says of the run is enough
+    plain(folder)
+    assert config.is_file()
+
+
 def test_no_flipped_bit_of_a_checkpoint_is_accepted(tmp_path):
     """Each byte of a small one in turn: the file is refused, or what is read is what was written."""
     tensors, meta = {"weight": torch.arange(3.0)}, {"progress": {"step": 5}, "note": "\u03ba"}
