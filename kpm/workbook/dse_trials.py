@@ -108,7 +108,7 @@ READINGS = {
     "dse_published": Reading({"reading": "published"}, DSETrainConfig.published),
 }
 # The clean reading with one thing changed, see `kpm.workbook.dse_variants`; in no table unless asked for.
-RANKS = (5, 7, 9, 11, 13, 16, 20, 25)
+RANKS = (5, 7, 9, 11, 13, 16, 20)
 _ABLATIONS = {
     "dse_joint": Reading({}, functools.partial(DSETrainConfig.oscillator, schedule="joint")),
     "dse_one_fold": Reading({}, functools.partial(DSETrainConfig.oscillator, folds=1)),
