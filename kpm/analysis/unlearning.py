@@ -11,7 +11,7 @@ is changed so that the class's rows `H` go to other targets `T`, and all other r
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+import functools
 
 import torch
 from torch import Tensor
@@ -115,14 +115,24 @@ def edit_operator(operator: Tensor, clean: Tensor, harmful: Tensor, targets: Ten
     p = len(operator)
     if operator.shape != (p, p) or clean.ndim != 2 or clean.shape[-1] != p:
         raise ValueError(f"operator, clean: expected (p, p), (n, p), got {tuple(operator.shape)}, {tuple(clean.shape)}")
+    return _edited(operator, _gram(clean), harmful, targets, rho)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """``C'C`` in float64, a part of the rows after another."""
+    return sum(part.double().mT @ part.double() for part in rows.split(10000))
+
+
+def _edited(operator: Tensor, gram: Tensor, harmful: Tensor, targets: Tensor, rho: float) -> Tensor:
+    p = len(operator)
     if harmful.ndim != 2 or harmful.shape[1] != p or not len(harmful):
         raise ValueError(f"harmful: expected (m, {p}), m 1 or more, got {tuple(harmful.shape)}")
     if targets.shape not in (harmful.shape, (1, p)):
         raise ValueError(f"targets: expected {tuple(harmful.shape)} or (1, {p}), got {tuple(targets.shape)}")
     if not rho > 0:
         raise ValueError(f"rho: expected more than 0, got {rho}")
-    a, c, h, t = (x.double() for x in (operator, clean, harmful, targets))
-    held = c.mT @ c + rho * torch.eye(p, dtype=a.dtype, device=a.device)
+    a, h, t = (x.double() for x in (operator, harmful, targets))
+    held = gram + rho * torch.eye(p, dtype=a.dtype, device=a.device)
     return a + torch.linalg.solve(h.mT @ h + rho * held, h.mT @ (t - h @ a))
 
 
@@ -158,13 +168,22 @@ def apart(rows: Tensor, others: Tensor, distance: float = 1e-3) -> Tensor:
     return torch.cat([torch.cdist(part, others).amin(1) > distance for part in rows.split(1000)])
 
 
-class Rows(NamedTuple):
-    """Observables of one class, ``(m, p)``, and of the others that are not as good as equal to one of them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Observables of one class, ``(m, p)``, and of the others that are not as good as equal to one of them, ``(n, p)``.
+
+    `labels` are the classes of the others.
+    """
 
     forgotten: int
     harmful: Tensor
     clean: Tensor
     labels: Tensor
+
+    @functools.cached_property
+    def gram(self) -> Tensor:
+        """``C'C`` of the others, float64 ``(p, p)``: all that an edit needs of them but its targets."""
+        return _gram(self.clean)
 
 
 def rows_of(z: Tensor, labels: Tensor, forgotten: int, distance: float = 1e-3) -> Rows:
@@ -186,7 +205,9 @@ def rows_of(z: Tensor, labels: Tensor, forgotten: int, distance: float = 1e-3) -
 
 
 @torch.no_grad()
-def forget(rows: Rows, operator: Tensor, target: str = "shared", rho: float = 0.1) -> Edit:
+def forget(
+    rows: Rows, operator: Tensor, target: str = "shared", rho: float = 0.1, wanted: Tensor | None = None
+) -> Edit:
     """Edit an operator so that one class is not told any more.
 
     Parameters
@@ -199,9 +220,12 @@ def forget(rows: Rows, operator: Tensor, target: str = "shared", rho: float = 0.
         See `targets`.
     rho : float
         See `edit_operator`.
+    wanted : Tensor, optional
+        What `targets` gave for this kind of target, if it is known: with many rows it takes longer than the edit.
     """
-    wanted = targets(operator, rows.clean, rows.labels, rows.harmful, target)
-    edited = edit_operator(operator, rows.clean, rows.harmful, wanted, rho)
+    if wanted is None:
+        wanted = targets(operator, rows.clean, rows.labels, rows.harmful, target)
+    edited = _edited(operator, rows.gram, rows.harmful, wanted, rho)
     change = float((edited - operator.double()).norm() / operator.double().norm())
     return Edit(edited, rows.forgotten, target, rho, change, len(rows.harmful), len(rows.clean))
 

@@ -197,7 +197,7 @@ def looked_at(model: Surrogate, data: Sequence[Any], forgotten: int) -> dict[str
     """Of a variant: accuracy, distances, and what is left of a class, for each kind of target."""
     train, test = (_observed(model, d) for d in (data[0], data[-1]))
     x = data[-1].to_float()
-    found = experiment.unlearn_each(model, train, test, range(model.config.classes))
+    found = experiment.unlearn_each(model, train, test, range(model.config.classes), rhos=RHOS)
     fidelity = experiment.fidelity(model, x, test[1])
     kept = ("accuracy_test", "distance_r_first", "distance_ratio_first", "fvu_state")
     return {name: fidelity[name] for name in kept} | {"edits": [_row(*pair) for pair in found]}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from kpm import paths
 from kpm.analysis import topology
 from kpm.analysis.representations import class_accuracy, distance_correlation, layer_states, unexplained
-from kpm.analysis.unlearning import TARGETS, Edit, Unlearning, forget, rows_of, unlearning_report
+from kpm.analysis.unlearning import TARGETS, Edit, Unlearning, forget, rows_of, targets, unlearning_report
 from kpm.analysis.unlearning_baselines import Probe, direction_projection, masking, probe, report
 from kpm.models.res_mlp import ResMLP
 from kpm.models.surrogate import Surrogate
@@ -145,8 +145,9 @@ def unlearn_each(
     for c in tqdm(classes, desc="unlearning", disable=not progress):
         rows = rows_of(*train, c)
         for kind in kinds:
+            wanted = targets(operator, rows.clean, rows.labels, rows.harmful, kind)
             for rho in rhos:
-                edit = forget(rows, operator, kind, rho)
+                edit = forget(rows, operator, kind, rho, wanted)
                 found.append((edit, unlearning_report(model, *test, edit)))
     return found
 
