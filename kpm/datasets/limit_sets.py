@@ -81,6 +81,14 @@ def ring(count: int, attractors: int = 5, seed: int = 7253, margin: float = 0.1)
     return _of("ring", start, basin, torch.stack([angle.cos(), angle.sin()], 1))
 
 
+def basins(start: Tensor, attractors: Tensor) -> Tensor:
+    """Number of the attractor ``(k, 2)`` that each start ``(n, 2)`` of ``"bistable"`` or ``"ring"`` tends to, int64.
+
+    In both that is the one whose direction from the origin is nearest to the start's.
+    """
+    return (start @ attractors.T).argmax(1)
+
+
 def flow(name: str, start: Tensor, time: float, attractors: int = 5) -> Tensor:
     """Exact states ``(n, 2)`` of the flow a `time` after `start` ``(n, 2)``.
 

@@ -43,7 +43,7 @@ class DEQConfig:
     method, tol, most, memory
         Of the solver, see `kpm.solvers.fixed_point.solve`; the residual is the relative one.
     on_failure : {"warn", "raise"}
-        What is done about samples without a fixed point; their share is in `DEQ.report` in any case.
+        What is done about samples without a fixed point; which they are is in `DEQ.report` in any case.
     """
 
     stem: str = "linear"
@@ -75,6 +75,8 @@ class DEQ(nn.Module):
         What the solver found for the last batch; without one where the layer is unrolled.
     backward_report : BackwardReport or None
         The same of the last backward pass.
+    lost : int
+        Samples of all batches so far for which there was no fixed point; the first is told by a warning.
     """
 
     def __init__(self, config: DEQConfig | None = None):
@@ -86,6 +88,7 @@ class DEQ(nn.Module):
         self.readout = nn.Linear(c.size, c.outputs)
         self.report: FixedPoint | None = None
         self.backward_report: BackwardReport | None = None
+        self.lost = 0
 
     def layer(self, z: Tensor, drive: Tensor) -> Tensor:
         """One application, ``(b, size)``; `drive` is the stem's output."""
@@ -100,7 +103,7 @@ class DEQ(nn.Module):
                 z = self.layer(z, drive)
             return z
         self.report = solve(lambda z: self.layer(z, drive), z, c.method, c.tol, c.most, c.memory)
-        tell(self.report, c.on_failure)
+        self.lost = tell(self.report, c.on_failure, self.lost)
         # The gradient is asked for ten times more exactly than the state: its errors add up over a training.
         z, self.backward_report = implicit(
             lambda z: self.layer(z, drive), self.report.z, c.method, 0.1 * c.tol, 2 * c.most, c.memory
@@ -112,9 +115,14 @@ class DEQ(nn.Module):
         return self.readout(self.equilibrium(self.stem(x)))
 
 
-def tell(report: FixedPoint, on_failure: str) -> None:
-    """Log, or raise `kpm.solvers.fixed_point.NotConverged`, if there are samples without a fixed point."""
+def tell(report: FixedPoint, on_failure: str, before: int = 0) -> int:
+    """Log, or raise `kpm.solvers.fixed_point.NotConverged`, if there are samples without a fixed point.
+
+    The first time is a warning; where there were some `before`, a training would fill the screen, and it is only noted
+    at level INFO. Returns how many there are by now.
+    """
     if on_failure == "raise":
         report.check()
     elif report.failure:
-        log.warning("%s", report.failure)
+        log.log(logging.INFO if before else logging.WARNING, "%s", report.failure)
+    return before + int((~report.converged).sum())

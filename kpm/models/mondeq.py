@@ -111,6 +111,8 @@ class MonDEQ(nn.Module):
         What the splitting found for the last batch: its z is the variable of the splitting, before the ReLU.
     backward_report : BackwardReport or None
         The same of the last backward pass.
+    lost : int
+        As of `kpm.models.deq.DEQ`.
     """
 
     def __init__(self, config: MonDEQConfig | None = None):
@@ -122,6 +124,7 @@ class MonDEQ(nn.Module):
         self.readout = nn.Linear(c.size, c.outputs)
         self.report: FixedPoint | None = None
         self.backward_report: BackwardReport | None = None
+        self.lost = 0
 
     def weight(self) -> Tensor:
         """W, ``(size, size)``."""
@@ -138,7 +141,7 @@ class MonDEQ(nn.Module):
         """The fixed point ``(b, size)``, without gradient; fills `report`."""
         c = self.config
         self.report = split(self.weight(), drive, torch.relu, c.margin, c.method, c.tol, c.most)
-        tell(self.report, c.on_failure)
+        self.lost = tell(self.report, c.on_failure, self.lost)
         return torch.relu(self.report.z)
 
     def equilibrium(self, drive: Tensor) -> Tensor:

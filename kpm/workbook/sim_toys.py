@@ -103,17 +103,48 @@ def learn_limit(before: Tensor, after: Tensor, rank: int, mode: str, seed: int, 
     return limit
 
 
+def learn(name: str, mode: str, rank: int, seed: int, count: int = 1000, steps: int = 300) -> LowRankLimit:
+    """A limit of a rank for a toy, of the observables of `seed`."""
+    observe, train = features(seed), toy(name, count, 2 * seed)
+    return learn_limit(observe(train.start), observe(train.limit), rank, mode, seed, steps)
+
+
+@torch.no_grad()
+def judge(name: str, limit: LowRankLimit, seed: int, count: int = 1000) -> RankError:
+    """How well a limit does on fresh starts of a toy."""
+    observe, test = features(seed), toy(name, count, 2 * seed + 1)
+    guess, truth = limit(observe(test.start)), observe(test.limit)
+    error = float((guess - truth).square().sum() / truth.square().sum())
+    nearest = torch.cdist(guess, observe(test.attractors)).argmin(1)
+    hits = float((nearest == test.basin).double().mean())
+    least, idempotency = bound(truth, limit.rank), diagnose(limit).idempotency
+    return RankError(name, limit.mode, limit.rank, seed, error, least, hits, idempotency)
+
+
+@torch.no_grad()
+def basin_map(name: str, limit: LowRankLimit, seed: int, side: int = 121, reach: float = 1.6) -> tuple[Tensor, Tensor]:
+    """What a limit makes of every start of the square from ``-reach`` to ``reach``.
+
+    Returns
+    -------
+    Tensor
+        int64 ``(side, side)``, the attractor whose observables are nearest; the second coordinate grows with the row.
+    Tensor
+        ``(side, side)``, relative squared error of the observables.
+    """
+    line = torch.linspace(-reach, reach, side, dtype=torch.float64)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    starts = torch.stack([x.flatten(), y.flatten()], 1)
+    observe, attractors = features(seed), toy(name, 10, seed).attractors
+    guess, known = limit(observe(starts)), observe(attractors)
+    truth = known[limit_sets.basins(starts, attractors)]
+    error = (guess - truth).square().sum(1) / truth.square().sum(1)
+    return torch.cdist(guess, known).argmin(1).view(side, side), error.view(side, side)
+
+
 def rank_error(name: str, mode: str, rank: int, seed: int, count: int = 1000, steps: int = 300) -> RankError:
     """Learn a limit of a rank and judge it on fresh starts."""
-    observe = features(seed)
-    train, test = toy(name, count, 2 * seed), toy(name, count, 2 * seed + 1)
-    limit = learn_limit(observe(train.start), observe(train.limit), rank, mode, seed, steps)
-    with torch.no_grad():
-        guess, truth = limit(observe(test.start)), observe(test.limit)
-        error = float((guess - truth).square().sum() / truth.square().sum())
-        nearest = torch.cdist(guess, observe(test.attractors)).argmin(1)
-    hits = float((nearest == test.basin).double().mean())
-    return RankError(name, mode, rank, seed, error, bound(truth, rank), hits, diagnose(limit).idempotency)
+    return judge(name, learn(name, mode, rank, seed, count, steps), seed, count)
 
 
 def end_to_end(name: str, rank: int, seed: int, mode: str = "oblique", steps: int = 600) -> float:

@@ -86,8 +86,11 @@ def test_a_solver_that_fails_is_reported(caplog):
     model, x = expanding(), torch.full((3, 2), 0.2, dtype=torch.double)
     with caplog.at_level(logging.WARNING, "kpm"):
         model(x)
-    assert "no fixed point for 3 of 3 samples after 12 evaluations" in caplog.text
+    assert model.lost == 3 and "no fixed point for 3 of 3 samples after 12 evaluations" in caplog.text
     assert not model.report.converged.any() and model.report.steps.tolist() == [12] * 3
+    caplog.clear()
+    model(x)  # told once, counted always
+    assert not caplog.text and model.lost == 6
     with pytest.raises(NotConverged, match="no fixed point for 3 of 3"):
         expanding(on_failure="raise")(x)
 
