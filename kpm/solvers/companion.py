@@ -86,10 +86,8 @@ def matrix(c: Tensor) -> Tensor:
 def roots(c: Tensor) -> Tensor:
     """Roots of ``lambda^n = sum_j c_j lambda^j``: the non-zero eigenvalues of the operator.
 
-    The values are the eigenvalues of the companion matrix, found on the CPU (`kpm.solvers.compiled`). The gradient is
-    that of the implicit function, ``d lambda / d c_j = lambda^j / p'(lambda)``: no eigenvector is differentiated.
-    (Aberth's simultaneous iteration, which needs no eigenvalue solver, took three times as long for batches of 256 and
-    n from 7 to 9.)
+    The values are found on the CPU (`kpm.solvers.compiled`). The gradient is that of the implicit function,
+    ``d lambda / d c_j = lambda^j / p'(lambda)``: no eigenvector is differentiated.
 
     Parameters
     ----------

@@ -1,36 +1,29 @@
-"""Companion forms of many short sequences, one after the other in machine code: coefficients, roots and static parts.
+"""Companion forms of many short sequences in machine code: coefficients, roots and static parts.
 
 A batch of small problems spends its time between the calls of a library, not in them. These loops do what
-`kpm.solvers.companion` says, for values without gradient, and are compiled at their first use (Numba; the machine code
-is kept on disk). Coefficients come from modified Gram-Schmidt on the frames and the last one beside them, which solves
-the least-squares problem as stably as reflections do (Bjorck, 1967); roots from Francis's double shifts on the balanced
-companion matrix, as in EISPACK and LAPACK (Wilkinson and Reinsch, *Linear Algebra*, 1971, II/11 and II/14).
+`kpm.solvers.companion` says, for values without gradient. Coefficients come from modified Gram-Schmidt on the frames
+and the last one beside them, which solves the least-squares problem as stably as reflections do (Bjorck, 1967); roots
+from `kpm.solvers.aberth`, sixteen sequences at a time, and those not found there from `kpm.solvers.francis`.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
-import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-_EPS = float(np.finfo(np.float64).eps)
-_SWEEPS = 60  # steps for one eigenvalue before giving up; two or three are usual
-_SHARE = 64  # sequences that are worth a thread
+from kpm.solvers import aberth, francis
+from kpm.solvers.machine import compiled, in_threads
 
-# Sums may be taken in any order, so that they fill vector registers, and quotients by way of reciprocals; NaN and
-# infinity stay what they are.
-_compile = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp"})
+_EPS = float(np.finfo(np.float64).eps)
+_BLOCK = 16  # frames are filled up with zeros to a multiple of this, so that no numbers are left over for slow loops
 
 
 def roots(c: NDArray) -> NDArray:
     """Eigenvalues complex128 ``(n, order)`` of companion matrices with coefficients float64 ``(n, order)``.
+
+    Conjugates stand side by side, exactly. Values do not depend on what else is in the batch, bit for bit.
 
     Raises
     ------
@@ -38,16 +31,15 @@ def roots(c: NDArray) -> NDArray:
         If a coefficient is not finite, or the iteration does not end (never seen so far); names the index.
     """
     c = np.ascontiguousarray(c)
-    values = np.empty(c.shape, np.complex128)
-    _in_threads(_roots, c, values)
-    lost = np.isnan(values.real).any(-1)
+    values, lost = np.empty(c.shape, np.complex128), np.empty(len(c), np.bool)
+    in_threads(_roots, c, values, lost)
     if lost.any():
         first = int(lost.argmax())
         raise ValueError(f"c[{first}]: no eigenvalues for coefficients {c[first]} (shape {c.shape})")
     return values
 
 
-def static_parts(z: NDArray, both: bool) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def static_parts(z: NDArray, both: bool) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     """Static part of each sequence by its root nearest 1.
 
     Parameters
@@ -59,8 +51,8 @@ def static_parts(z: NDArray, both: bool) -> tuple[NDArray, NDArray, NDArray, NDA
 
     Returns
     -------
-    static : ndarray
-        Like `z`.
+    static, dynamic : ndarray
+        Like `z`, which is their sum.
     values : ndarray
         complex128 ``(n, time - 1)``, nearest to 1 first, exact zeros last.
     condition : ndarray
@@ -71,66 +63,63 @@ def static_parts(z: NDArray, both: bool) -> tuple[NDArray, NDArray, NDArray, NDA
     """
     z = np.ascontiguousarray(z)
     n, time, _ = z.shape
-    static, values = np.empty_like(z), np.empty((n, time - 1), np.complex128)
-    condition, fault = np.empty(n), np.empty(n, np.int64)
-    _in_threads(lambda *a: _static_parts(*a, both), z, static, values, condition, fault)
-    return static, values, condition, fault
+    static, dynamic, values = np.empty_like(z), np.empty_like(z), np.empty((n, time - 1), np.complex128)
+    condition, fault = np.empty(n), np.zeros(n, np.int64)
+    in_threads(lambda *a: _static_parts(*a, both), z, static, dynamic, values, condition, fault)
+    return static, dynamic, values, condition, fault
 
 
-def _in_threads(function: Callable[..., None], *arrays: NDArray) -> None:
-    """`function` of pieces of the arrays, in as many threads as PyTorch may use and the batch is worth."""
-    count = min(torch.get_num_threads(), len(arrays[0]) // _SHARE)
-    if count < 2:
-        function(*arrays)
-        return
-    edges = np.linspace(0, len(arrays[0]), count + 1).astype(int)
-    pieces = [[a[i:j] for a in arrays] for i, j in zip(edges, edges[1:])]
-    waiting = [_pool().submit(function, *piece) for piece in pieces[1:]]
-    function(*pieces[0])
-    for piece in waiting:
-        piece.result()
+def _roots(c: NDArray, values: NDArray, lost: NDArray) -> None:
+    aberth.roots(c, values, lost)
+    if lost.any():
+        francis.roots(c, values, lost)
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="kpm-companion")
+def _static_parts(
+    z: NDArray, static: NDArray, dynamic: NDArray, values: NDArray, condition: NDArray, fault: NDArray, both: bool
+) -> None:
+    c, lost = np.empty(values.shape), np.empty(len(z), np.bool)
+    _coefficients(z, c, fault)
+    _roots(c, values, lost)
+    fault[lost] = 3
+    _modes(z, c, values, both, static, dynamic, condition, fault)
 
 
-if hasattr(os, "register_at_fork"):  # a forked process has the pool but not its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+@compiled
+def _coefficients(z, c, fault):
+    """How the last frames are best written in terms of those before them.
+
+    Where these are dependent, `fault` becomes 1 and `c` any coefficients that have roots. Frames are copied to rows
+    that are wider, by zeros.
+    """
+    n, time, dim = z.shape
+    v = np.zeros((time, (dim + _BLOCK - 1) // _BLOCK * _BLOCK))
+    r = np.empty((time - 1, time - 1))
+    for b in range(n):
+        for t in range(time):
+            for k in range(dim):
+                v[t, k] = z[b, t, k]
+        if not _gram_schmidt(v, r, c[b], _EPS * dim):
+            fault[b] = 1
+            for k in range(time - 1):
+                c[b, k] = 1.0 if k == 0 else 0.0
 
 
-@_compile
-def _roots(c, values):
-    order = c.shape[1]
-    h = np.empty((order, order))
-    for b in range(len(c)):
-        if not _eigenvalues(c[b], h, values[b]):
-            values[b, 0] = np.nan
-
-
-@_compile
-def _static_parts(z, static, values, condition, fault, both):
+@compiled
+def _modes(z, c, values, both, static, dynamic, condition, fault):
     n, time, dim = z.shape
     order = time - 1
-    v, c = np.empty((time, dim)), np.empty(order)
-    h, left = np.empty((order, order)), np.empty(order, np.complex128)
-    mode = np.empty((2, dim))
+    left, distance, mode = np.empty(order, np.complex128), np.empty(order), np.empty((2, dim))
     for b in range(n):
-        fault[b] = 0
-        if not _coefficients(z[b], v, h, c):
-            fault[b] = 1
+        if fault[b] != 0:
             continue
-        if not _eigenvalues(c, h, values[b]):
-            fault[b] = 3
-            continue
-        _sort(values[b])
+        _sort(values[b], distance)
         value = values[b, 0]
         # The left eigenvector is the quotient of the polynomial by (x - value); the derivative scales it.
         left[order - 1] = 1.0
         slope = complex(1.0)
         for j in range(order - 1, 0, -1):
-            left[j - 1] = value * left[j] - c[j]
+            left[j - 1] = value * left[j] - c[b, j]
             slope = value * slope + left[j - 1]
         scale = value * slope
         if scale == 0.0:
@@ -152,219 +141,73 @@ def _static_parts(z, static, values, condition, fault, both):
                 powers += power.real * power.real + power.imag * power.imag
             re, im = power.real, power.imag
             for k in range(dim):
-                static[b, t, k] = re * mode[0, k] - im * mode[1, k]
+                part = re * mode[0, k] - im * mode[1, k]
+                static[b, t, k] = part
+                dynamic[b, t, k] = z[b, t, k] - part
             power *= value
         condition[b] = math.sqrt(length) * math.sqrt(powers)
 
 
-@_compile
-def _coefficients(z, v, r, c):
-    """How the last frame is best written in terms of those before it; False where these are dependent."""
-    time, dim = z.shape
-    order = time - 1
-    v[:] = z
+@compiled
+def _gram_schmidt(v, r, c, least_ratio):
+    """`c` such that the last row of `v` is nearest to ``c @ v[:-1]``; False if these rows are dependent. `v` is lost.
+
+    Rows are not scaled, so that none waits for a square root, and reduced two at a time.
+    """
+    order, wide = v.shape[0] - 1, v.shape[1]
     least, most = np.inf, 0.0
     for j in range(order):
         square = 0.0
-        for k in range(dim):
+        for k in range(wide):
             square += v[j, k] * v[j, k]
-        norm = math.sqrt(square)
-        r[j, j] = norm
-        least, most = min(least, norm), max(most, norm)
-        if norm == 0.0:
+        least, most = min(least, square), max(most, square)
+        if square == 0.0:
             return False
-        for k in range(dim):
-            v[j, k] /= norm
-        for i in range(j + 1, time):
-            dot = 0.0
-            for k in range(dim):
-                dot += v[j, k] * v[i, k]
-            for k in range(dim):
-                v[i, k] -= dot * v[j, k]
-            if i < order:
-                r[j, i] = dot
+        scale = 1.0 / square
+        for i in range(j + 1, order, 2):
+            one = two = 0.0
+            for k in range(wide):
+                one += v[j, k] * v[i, k]
+                two += v[j, k] * v[i + 1, k]
+            one *= scale
+            two *= scale
+            for k in range(wide):
+                v[i, k] -= one * v[j, k]
+                v[i + 1, k] -= two * v[j, k]
+            r[j, i] = one
+            if i + 1 < order:
+                r[j, i + 1] = two
             else:
-                c[j] = dot
-    if least <= most * _EPS * dim:
+                c[j] = two
+        if (order - j) % 2 == 1:
+            one = 0.0
+            for k in range(wide):
+                one += v[j, k] * v[order, k]
+            one *= scale
+            for k in range(wide):
+                v[order, k] -= one * v[j, k]
+            c[j] = one
+    if math.sqrt(least) <= math.sqrt(most) * least_ratio:
         return False
     for j in range(order - 1, -1, -1):
         for i in range(j + 1, order):
             c[j] -= r[j, i] * c[i]
-        c[j] /= r[j, j]
     return True
 
 
-@_compile
-def _eigenvalues(c, h, values):
-    """Of the companion matrix, which `h` is the place for; False if there are none to be had."""
-    order = len(c)
-    for j in range(order):
-        if not np.isfinite(c[j]):
-            return False
-    # Turned around: only one diagonal below the main one is filled.
-    h[:] = 0.0
-    for j in range(order):
-        h[0, j] = c[order - 1 - j]
-    for j in range(1, order):
-        h[j, j - 1] = 1.0
-    _balance(h)
-    return _francis(h, values)
-
-
-@_compile
-def _balance(h):
-    """Scale axes by powers of two until rows are about as long as columns: exact, and small roots keep their digits."""
-    order = len(h)
-    again = True
-    while again:
-        again = False
-        for i in range(order):
-            column = row = 0.0
-            for j in range(order):
-                if j != i:
-                    column += abs(h[j, i])
-                    row += abs(h[i, j])
-            if column == 0.0 or row == 0.0:
-                continue
-            total, factor = column + row, 1.0
-            while column < row / 2.0:
-                factor *= 2.0
-                column *= 4.0
-            while column >= row * 2.0:
-                factor /= 2.0
-                column /= 4.0
-            if (column + row) / factor < 0.95 * total:
-                again = True
-                for j in range(order):
-                    h[i, j] /= factor
-                for j in range(order):
-                    h[j, i] *= factor
-
-
-@_compile
-def _francis(h, values):
-    """Eigenvalues of a matrix with one diagonal below the main one, which is overwritten; False if it does not end."""
-    norm = np.abs(h).sum()
-    last, done, shift = len(h) - 1, 0, 0.0
-    while last >= 0:
-        first = last
-        while first > 0:
-            near = abs(h[first - 1, first - 1]) + abs(h[first, first])
-            if abs(h[first, first - 1]) <= _EPS * (near if near > 0.0 else norm):
-                h[first, first - 1] = 0.0
-                break
-            first -= 1
-        if first >= last - 1:
-            if first == last:
-                values[last] = h[last, last] + shift
-            else:
-                _pair(h, last, shift, values)
-            last, done = first - 1, 0
-            continue
-        if done == _SWEEPS:
-            return False
-        x, y = h[last, last], h[last - 1, last - 1]
-        w = h[last, last - 1] * h[last - 1, last]
-        if done % 10 == 9:  # it may go in circles: a shift that is none of its own breaks them
-            shift += x
-            for i in range(last + 1):
-                h[i, i] -= x
-            far = abs(h[last, last - 1]) + abs(h[last - 1, last - 2])
-            x = y = 0.75 * far
-            w = -0.4375 * far * far
-        done += 1
-        _sweep(h, first, last, x, y, w)
-    return True
-
-
-@_compile
-def _pair(h, last, shift, values):
-    """The two eigenvalues of the block of two that ends at `last`."""
-    a, b, c, d = h[last - 1, last - 1], h[last - 1, last], h[last, last - 1], h[last, last]
-    half = 0.5 * (a - d)
-    inside = half * half + b * c
-    root = math.sqrt(abs(inside))
-    if inside < 0.0:
-        values[last - 1] = complex(d + half + shift, root)
-        values[last] = complex(d + half + shift, -root)
-        return
-    far = half + (root if half >= 0.0 else -root)
-    values[last - 1] = d + far + shift
-    values[last] = d + shift - (b * c / far if far != 0.0 else 0.0)
-
-
-@_compile
-def _sweep(h, first, last, x, y, w):
-    """One step with the two shifts whose sum is ``x + y`` and product ``x y - w``, on the block `first` to `last`."""
-    p = q = r = 0.0
-    m = last - 2
-    while True:  # begin as low as two small neighbours allow
-        z = h[m, m]
-        p = ((x - z) * (y - z) - w) / h[m + 1, m] + h[m, m + 1]
-        q = h[m + 1, m + 1] - z - (x - z) - (y - z)
-        r = h[m + 2, m + 1]
-        size = abs(p) + abs(q) + abs(r)
-        p, q, r = p / size, q / size, r / size
-        if m == first:
-            break
-        outside = abs(h[m, m - 1]) * (abs(q) + abs(r))
-        inside = abs(p) * (abs(h[m - 1, m - 1]) + abs(z) + abs(h[m + 1, m + 1]))
-        if outside <= _EPS * inside:
-            break
-        m -= 1
-    for i in range(m + 2, last + 1):
-        h[i, i - 2] = 0.0
-        if i > m + 2:
-            h[i, i - 3] = 0.0
-    for k in range(m, last):  # chase the bulge down, by reflections of three axes, in the end of two
-        three = k < last - 1
-        size = 0.0
-        if k > m:
-            p, q = h[k, k - 1], h[k + 1, k - 1]
-            r = h[k + 2, k - 1] if three else 0.0
-            size = abs(p) + abs(q) + abs(r)
-            if size == 0.0:
-                continue
-            p, q, r = p / size, q / size, r / size
-        s = math.sqrt(p * p + q * q + r * r)
-        s = -s if p < 0.0 else s
-        if k > m:
-            h[k, k - 1] = -s * size
-        elif first != m:
-            h[k, k - 1] = -h[k, k - 1]
-        p += s
-        x, y, z = p / s, q / s, r / s
-        q, r = q / p, r / p
-        if three:
-            for j in range(k, last + 1):
-                t = h[k, j] + q * h[k + 1, j] + r * h[k + 2, j]
-                h[k, j] -= t * x
-                h[k + 1, j] -= t * y
-                h[k + 2, j] -= t * z
-            for i in range(first, min(last, k + 3) + 1):
-                t = x * h[i, k] + y * h[i, k + 1] + z * h[i, k + 2]
-                h[i, k] -= t
-                h[i, k + 1] -= t * q
-                h[i, k + 2] -= t * r
-        else:
-            for j in range(k, last + 1):
-                t = h[k, j] + q * h[k + 1, j]
-                h[k, j] -= t * x
-                h[k + 1, j] -= t * y
-            for i in range(first, last + 1):
-                t = x * h[i, k] + y * h[i, k + 1]
-                h[i, k] -= t
-                h[i, k + 1] -= t * q
-
-
-@_compile
-def _sort(values):
+@compiled
+def _sort(values, distance):
     """By distance to 1, conjugates in their order, exact zeros last."""
-    for i in range(1, len(values)):
+    for i in range(len(values)):
         value = values[i]
-        mine = np.inf if value == 0.0 else abs(value - 1.0)
+        x, y = value.real - 1.0, value.imag
+        mine = math.sqrt(x * x + y * y)
+        if not 1e-150 < mine < 1e150:
+            mine = abs(value - 1.0)  # slow, but does not overflow
+        if value == 0.0:
+            mine = np.inf
         j = i - 1
-        while j >= 0 and (np.inf if values[j] == 0.0 else abs(values[j] - 1.0)) > mine:
-            values[j + 1] = values[j]
+        while j >= 0 and distance[j] > mine:
+            values[j + 1], distance[j + 1] = values[j], distance[j]
             j -= 1
-        values[j + 1] = value
+        values[j + 1], distance[j + 1] = value, mine

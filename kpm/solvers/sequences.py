@@ -80,11 +80,11 @@ def _static_part(z: Tensor, size: int, pairs: bool) -> Split:
     time, dim = z.shape[-2:]
     if size == 1 and time - 1 <= dim and not z.requires_grad:
         flat = z.reshape(-1, time, dim)
-        static, values, condition, fault = map(torch.from_numpy, compiled.static_parts(flat.numpy(), pairs))
+        *parts, fault = compiled.static_parts(flat.numpy(), pairs)
         if not fault.any():  # else the way below finds what is to be said or done
-            values, condition = values.view(*z.shape[:-2], -1), condition.view(z.shape[:-2])
-            static = static.view(z.shape)
-            return Split(static, z - static, values, condition)
+            static, dynamic, values, condition = map(torch.from_numpy, parts)
+            batch = z.shape[:-2]
+            return Split(static.view(z.shape), dynamic.view(z.shape), values.view(*batch, -1), condition.view(batch))
     c, dependent = _coefficients(z)
     if not dependent.any():
         return _companion_split(z, c, size, pairs)
