@@ -133,7 +133,7 @@ class RunFolder:
                 raise ValueError("not an object")
         except ValueError as error:
             raise UserError(f"run folder {name!r}: config.json is damaged ({error})") from error
-        new = {**self.plain_config, "data": self.data}
+        new = json.loads(json.dumps({**self.plain_config, "data": self.data}))  # a tuple is a list in the file
         changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
         if changed:
             what = ", ".join(f"{k} {before[k]!r} -> {new[k]!r}" for k in changed)
