@@ -166,6 +166,25 @@ def test_a_koopman_training_killed_in_a_save_goes_on_to_the_same_bits(tmp_path, 
     assert_same_run(folder, whole / "koopman")
 
 
+def test_a_koopman_training_stopped_by_sigterm_goes_on_to_the_same_bits(tmp_path, whole, monkeypatch):
+    from kpm.training import loop
+
+    honest, calls = loop.average, []
+
+    def stopped(*arguments):
+        honest(*arguments)
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "average", stopped)
+    folder = tmp_path / "koopman"
+    koopman(folder, save_every_s=1e9)
+    assert saved_step(folder) == len(calls) == 4
+    koopman(folder)
+    assert_same_run(folder, whole / "koopman")
+
+
 def test_a_run_killed_between_its_first_best_weights_and_its_first_save_can_go_on(tmp_path, whole):
     folder = tmp_path / "fit"
     assert killed(plain, folder, in_a_step, AT, save_every_s=1e9) == -signal.SIGKILL
