@@ -100,7 +100,7 @@ def search_command(
     found = search_run.run(job, workers, display=functools.partial(_print, trials))
     states = [place.state for place in found.places]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    deaths = f", {found.died} workers were killed" if found.died else ""
+    deaths = f"; workers killed and replaced: {found.died}" if found.died else ""
     print(f"{counts} in {duration(found.wall_s)}{deaths}")
     if found.best is not None:
         _print_best(found.best, job.config, job.ranges, job.folder)
