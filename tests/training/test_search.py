@@ -155,6 +155,7 @@ def journal(tmp_path, trials=3):
     return path
 
 
+@pytest.mark.faults
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path):
     path = journal(tmp_path)
     whole = path.read_bytes()
@@ -164,6 +165,7 @@ def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path):
     assert not search_storage.mend(path) and not list(tmp_path.glob("*.lock"))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["flip", "cut", "word"])
 def test_a_journal_that_is_damaged_elsewhere_is_refused(tmp_path, damage):
     path = journal(tmp_path)

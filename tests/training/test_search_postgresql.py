@@ -53,6 +53,7 @@ def test_many_workers_do_as_many_trials_as_are_owed(url):
     assert sum(t.state == TrialState.COMPLETE for t in study.get_trials()) == wanted
 
 
+@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed:UserWarning")
 def test_a_silent_worker_of_another_host_loses_its_trial_once(url):
     study, storage = connect(url, "silent")

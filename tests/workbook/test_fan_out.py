@@ -85,6 +85,7 @@ pathlib.Path(out_dir, "results.json").write_text(json.dumps({"numbers": numbers}
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_with_a_cell_that_fails_and_one_whose_worker_dies(scheduler, tmp_path, capsys):
     cure, out = tmp_path / "cure", tmp_path / "out"
     path = write(tmp_path, "squares", CELL, extra='x = 0\ncure = "none"\n')

@@ -33,6 +33,7 @@ def children():
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_worker_and_a_stopped_search_cost_nothing(tmp_path, monkeypatch, capsys):
     job, killed = plan(tmp_path), []
     repair = search.repair
