@@ -6,16 +6,17 @@ import dataclasses
 
 import torch
 
-from kpm import paths
+from kpm import datasets, paths
 from kpm.errors import UserError
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
 from kpm.models.channel_basis import ChannelBasis
 from kpm.models.copy_memory import CopyMemoryNet
+from kpm.models.surrogate import Surrogate
 from kpm.training import checkpoint
 from kpm.training.copy_memory import CopyTrainConfig, held_out
-from kpm.workbook import kann_copy, publish_task
+from kpm.workbook import kae_experiment, kann_copy, publish_task
 from kpm.workbook.evaluate import films, find_judge, judged
 from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
@@ -82,6 +83,24 @@ def copier(result: Result) -> dict[str, float]:
     found = kann_copy.analyse(model.eval(), *drawn, config.delay, config.seed, linearise=False)
     return network(result) | kann_copy.metrics(found)
 
+
+def surrogate(result: Result) -> dict[str, float]:
+    """How well a linear system stands in for a classifier's layers, and the edit that forgets the result's class."""
+    assert result.checkpoint is not None
+    model = checkpoint.load_as(Surrogate, paths.root() / result.checkpoint.file)[0]
+    train, test = (datasets.load(result.dataset, split, "real") for split in ("train", result.split))
+    observed = [(kae_experiment.observe(model, d.to_float()), d.labels) for d in (train, test)]
+    found = kae_experiment.fidelity(model, test.to_float(), test.labels)
+    one = kae_experiment.unlearn_each(model, *observed, [int(result.metrics["forgotten"])], ["shared"])[0][1]
+    found |= {"forget_before": one.forget_before, "forget_accuracy": one.forget_after}
+    return found | {"retain_before": one.retain_before, "retain_accuracy": one.retain_after}
+
+
+for _name in ("kae_mnist", "kae_yinyang"):
+    # A sample at a border falls on another side, and a row has another nearest neighbour, by the last digits.
+    evaluator(_name, tolerance=1e-3, absolute={"forget_accuracy": 0.02, "retain_accuracy": 0.01, "agreement": 2e-3})(
+        surrogate
+    )
 
 for _name in ("kann_copy", "kann_copy_gru", "kann_copy_tanh"):
     # Long rollouts of modes above modulus 1 feel the last digits of float32 states.

@@ -37,6 +37,10 @@ HEADLINES += (
     "ratio_sets",
     "runs",
     "runs_not_finite",
+    "forget_accuracy",
+    "retain_before",
+    "retain_accuracy",
+    "distance_r_first",
 )
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
