@@ -49,10 +49,10 @@ class VariantRow:
         return int(self.method.removeprefix("dse_rank_")) if self.method.startswith("dse_rank_") else None
 
     @property
-    def more(self) -> tuple[float, float]:
-        """Mean difference to the preset on the same trials, and its standard error (0 for a single one)."""
+    def more(self) -> tuple[float, float | None]:
+        """Mean difference to the preset on the same trials, and its standard error (None for a single one)."""
         more = [a - b for a, b in zip(self.mean13, self.preset)]
-        return statistics.fmean(more), statistics.stdev(more) / len(more) ** 0.5 if len(more) > 1 else 0.0
+        return statistics.fmean(more), statistics.stdev(more) / len(more) ** 0.5 if len(more) > 1 else None
 
 
 def variants(system: str, folder: Path, most: int = 50) -> list[VariantRow]:
