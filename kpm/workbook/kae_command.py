@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kpm import datasets, files, paths
-from kpm.analysis.unlearning import TARGETS, Edit, Unlearning
+from kpm.analysis.unlearning import TARGETS, Edit, Unlearning, rows_of
 from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.models.surrogate import Surrogate
@@ -165,22 +165,22 @@ def measure(
             f"{prefix}retain_accuracy_worst": min(u.retain_after for u in chosen),
         }
     details: dict[str, Any] = {"edits": [_row(*pair) for pair in found]}
-    close = next((p for p in found if p[0].forgotten == plan.forgotten and _headline(p[0])), None)
-    if close is not None:
-        edit, one = close
-        metrics |= {
-            "forgotten": plan.forgotten,
-            "forget_before": one.forget_before,
-            "forget_accuracy": one.forget_after,
-            "retain_before": one.retain_before,
-            "retain_accuracy": one.retain_after,
-        }
+    close = [p for p in found if (p[0].forgotten, p[0].rho) == (plan.forgotten, RHO)]
+    if close:
+        for edit, one in close:
+            prefix = "" if edit.target == "shared" else f"{edit.target}_"
+            metrics |= {f"{prefix}forget_accuracy": one.forget_after, f"{prefix}retain_accuracy": one.retain_after}
+        before = close[0][1]
+        metrics |= {"forgotten": plan.forgotten, "forget_before": before.forget_before}
+        metrics["retain_before"] = before.retain_before
+        details["by_row"], spread = shared_rows(model, train, test, plan.forgotten)
+        metrics |= spread
         others = experiment.baselines(model, data, plan.forgotten, retrained)
-        details["baselines"] = [_shares(u) for u in (one, *others)]
-        probes = experiment.probes(model, train, test, edit)
+        details["baselines"] = [_shares(u) for u in (*(u for _, u in close), *others)]
+        probes = experiment.probes(model, train, test, [edit for edit, _ in close])
         details["probes"] = {name: [dataclasses.asdict(p) for p in every] for name, every in probes.items()}
-        metrics["probe_forgotten_after"] = probes["after"][-1].forgotten
-        metrics["probe_retained_after"] = probes["after"][-1].retained
+        metrics["probe_forgotten_after"] = probes["centroid"][-1].forgotten
+        metrics["probe_retained_after"] = probes["centroid"][-1].retained
     shape = experiment.pieces(model, x[:PIECES_OF])
     details["pieces"] = {
         "scale": shape.scale,
@@ -191,6 +191,17 @@ def measure(
         "curves": {name: curve[[0, len(curve) // 2, -1]].tolist() for name, curve in shape.curves.items()},
     }
     return metrics, details
+
+
+def shared_rows(model: Surrogate, train: Any, test: Any, forgotten: int) -> tuple[list[Any], dict[str, float]]:
+    """`kae_experiment.by_row`, its medians, and the share of rows whose choice leaves at most 1 % of the class."""
+    found = experiment.by_row(model, rows_of(*train, forgotten), test)
+    left, others = zip(*found, strict=True)
+    return [list(f) for f in found], {
+        "forget_accuracy_median_row": statistics.median(left),
+        "retain_accuracy_median_row": statistics.median(others),
+        "rows_that_forget": sum(v <= 0.01 for v in left) / len(left),
+    }
 
 
 def looked_at(model: Surrogate, data: Sequence[Any], forgotten: int) -> dict[str, Any]:
@@ -205,10 +216,6 @@ def looked_at(model: Surrogate, data: Sequence[Any], forgotten: int) -> dict[str
 
 def _observed(model: Surrogate, data: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return experiment.observe(model, data.to_float()), data.labels
-
-
-def _headline(edit: Edit) -> bool:
-    return edit.target == "shared" and edit.rho == RHO
 
 
 def _row(edit: Edit, found: Unlearning) -> dict[str, Any]:
@@ -228,7 +235,7 @@ def as_text(name: str, metrics: dict[str, float], details: dict[str, Any]) -> st
         beside = f" (paper {PAPER[name][key]})" if key in PAPER[name] else ""
         lines.append(f"{key:<32}{value:.6g}{beside}")
     lines.append(f"{'method':<22}{'class':>6}{'rho':>7}{'forgotten':>22}{'others':>22}")
-    for row in [*details["edits"], *details.get("baselines", [])[1:]]:
+    for row in [*details["edits"], *details.get("baselines", [])[len(TARGETS) :]]:
         cells = (f"{100 * row[f'{k}_before']:.2f} -> {100 * row[f'{k}_after']:.2f} %" for k in ("forget", "retain"))
         rho = f"{row['rho']:g}" if "rho" in row else ""
         lines.append(f"{row['method']:<22}{row['forgotten']:>6}{rho:>7}" + "".join(f"{c:>22}" for c in cells))

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from kpm import paths
 from kpm.analysis import topology
 from kpm.analysis.representations import class_accuracy, distance_correlation, layer_states, unexplained
-from kpm.analysis.unlearning import TARGETS, Edit, Unlearning, forget, rows_of, targets, unlearning_report
+from kpm.analysis.unlearning import TARGETS, Edit, Rows, Unlearning, forget, rows_of, targets, unlearning_report
 from kpm.analysis.unlearning_baselines import Probe, direction_projection, masking, probe, report
 from kpm.models.res_mlp import ResMLP
 from kpm.models.surrogate import Surrogate
@@ -153,6 +153,22 @@ def unlearn_each(
 
 
 @torch.no_grad()
+def by_row(
+    model: Surrogate, rows: Rows, test: tuple[Tensor, Tensor], count: int = 20, rho: float = RHO
+) -> list[tuple[float, float]]:
+    """What is left of a class and of the others, for `count` choices of the row whose neighbour is the shared target.
+
+    Published is the first row; which one that is, is chance.
+    """
+    operator, found = model.kae.power(), []
+    for i in torch.linspace(0, len(rows.harmful) - 1, count).round().long().unique().tolist():
+        wanted = targets(operator, rows.clean, rows.labels, rows.harmful[i : i + 1], "shared")
+        one = unlearning_report(model, *test, forget(rows, operator, "shared", rho, wanted))
+        found.append((one.forget_after, one.retain_after))
+    return found
+
+
+@torch.no_grad()
 def baselines(
     model: Surrogate, data: Sequence[Any], forgotten: int, retrained: ResMLP | None = None
 ) -> list[Unlearning]:
@@ -170,14 +186,15 @@ def baselines(
 
 @torch.no_grad()
 def probes(
-    model: Surrogate, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], edit: Edit
+    model: Surrogate, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], edits: Sequence[Edit]
 ) -> dict[str, list[Probe]]:
-    """Linear read-outs learnt anew from the observables of the last layer, before and after an edit."""
+    """Linear read-outs learnt anew from observables of the last layer: before any edit, and after each, by target."""
     z, labels = train
-    found = {}
-    for name, operator in (("before", model.kae.power().double()), ("after", edit.operator)):
-        found[name] = probe(z.double() @ operator, labels, test[0].double() @ operator, test[1], edit.forgotten)
-    return found
+    operators = {"before": model.kae.power().double()} | {edit.target: edit.operator for edit in edits}
+    return {
+        name: probe(z.double() @ k, labels, test[0].double() @ k, test[1], edits[0].forgotten)
+        for name, k in operators.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from kpm.workbook.plots import BLUE, COLOURS, GREY, ORANGE, RED, _figure, style
 
@@ -157,6 +158,7 @@ def plot_pieces(
             xlabel="depth (0 first layer, 1 last layer)", ylabel="number of pieces", yscale="log",
             title=f"at scale {scale:.3g}",
         )  # fmt: skip
+        axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
         axes[0, 0].legend()
         for colour, (name, every) in zip((ORANGE, BLUE), curves.items()):
             shown = {"first": 0, "middle": len(every) // 2, "last": -1}

@@ -40,6 +40,9 @@ HEADLINES += (
     "forget_accuracy",
     "retain_before",
     "retain_accuracy",
+    "centroid_forget_accuracy",
+    "centroid_retain_accuracy",
+    "rows_that_forget",
     "distance_r_first",
 )
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")

@@ -40,13 +40,17 @@ def test_from_training_to_the_table(tiny, tmp_path, capsys):
     assert metrics["forget_accuracy"] == row["forget_after"] == row["after"][2]
     assert metrics["retain_accuracy"] == pytest.approx((row["after"][0] + row["after"][1]) / 2)
     assert [b["method"] for b in details["baselines"]] == [
+        "edit, nearest",
         "edit, shared",
+        "edit, centroid",
         "masked logit",
         "direction taken out",
         "trained without it",
     ]
-    masked, retrained = details["baselines"][1], details["baselines"][3]
+    masked, retrained = details["baselines"][3], details["baselines"][5]
     assert masked["forget_after"] == 0 == retrained["forget_after"]  # neither can answer with the class
+    assert set(details["probes"]) == {"before", *TARGETS} and len(details["by_row"]) == 20
+    assert details["by_row"][0] == [row["forget_after"], row["retain_after"]]  # the first row is the published choice
     assert len(details["pieces"]["network"]) == 3 and details["pieces"]["network"][-1] == 3
     assert len(details["pieces"]["surrogate"]) == 6 and set(details["variants"]) == {"free"}
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("run/*/best.safetensors")}
