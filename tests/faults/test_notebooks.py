@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kpm.workbook import runner
-from tests.faults.processes import ended, start
+from tests.processes import ended, start
 from tests.workbook.test_runner import survivors, wait_until, write
 
 # The kernel says who it is, starts a process in a session of its own, and waits to be killed.

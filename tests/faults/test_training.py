@@ -18,7 +18,7 @@ from kpm.training import checkpoint
 from kpm.training.fit import fit
 from kpm.training.loop import train
 from kpm.training.run_folder import Log
-from tests.faults.processes import as_torchrun, die, ended, start
+from tests.processes import as_torchrun, die, ended, start
 from tests.training.conftest import moving_squares, small
 from tests.training.test_fit import CONFIG, Regression
 

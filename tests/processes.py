@@ -41,7 +41,7 @@ def die() -> None:
 
 
 def as_torchrun(size: int, function: Callable[[], int]) -> Callable[[], int]:
-    """A function that starts `size` processes as torchrun does and waits for them; its answer is the first's."""
+    """A function that starts `size` processes as torchrun does and waits for them; the first code that is not 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,6 +54,6 @@ def as_torchrun(size: int, function: Callable[[], int]) -> Callable[[], int]:
             os.environ.update(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             workers.append(start(function))
         codes = [ended(worker) for worker in workers]
-        return codes[0]
+        return next((code for code in codes if code), 0)
 
     return agent
