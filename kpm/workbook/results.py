@@ -44,6 +44,14 @@ HEADLINES += (
     "centroid_retain_accuracy",
     "rows_that_forget",
     "distance_r_first",
+    "accuracy_test_dense_sim_one_free",
+    "accuracy_test_dense_sim_one_oblique",
+    "accuracy_test_dense_mondeq",
+    "accuracy_test_dense_feed_forward",
+    "limit_error_ring5_oblique_short",
+    "limit_error_ring5_oblique_enough",
+    "cycle_average_error",
+    "cycle_learnt_omega_error",
 )
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
