@@ -86,7 +86,7 @@ class ImageFit:
 
 
 def image_regression(
-    image: Tensor, mode: str = "free", sigma: float = 0.08, size: int = 256, steps: int = 400, seed: int = 1
+    image: Tensor, mode: str = "free", sigma: float = 0.05, size: int = 256, steps: int = 400, seed: int = 1
 ) -> ImageFit:
     """Learn an image as a function of the place of a pixel, from every other row and column of it.
 
