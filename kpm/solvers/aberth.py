@@ -64,10 +64,10 @@ def roots(c, values, lost):
 
 @compiled
 def _solve(a, z, directions, work, state):
-    """Roots of each lane, as far as they are found; they start on a circle whose radius is their geometric mean."""
+    """Roots of each lane, as far as they are found; they start on a circle about as large as their mean."""
     order = z.shape[1]
     for lane in range(_LANES):
-        radius = abs(a[0, lane]) ** (1.0 / order)
+        radius = 1.1 * abs(a[0, lane]) ** (1.0 / order)
         for i in range(order):
             z[0, i, lane] = radius * directions[0, i]
             z[1, i, lane] = radius * directions[1, i]

@@ -68,23 +68,33 @@ def static_part(z: Tensor, size: int = 1, pairs: bool = False) -> Split:
     ValueError
         For input the solvers cannot use, and where the static eigenvalue coincides with one outside the set.
     """
-    z, _ = checks.sequences(z)
-    parts = _static_part(z.cpu(), size, pairs)
+    parts = _plain(z, pairs) if size == 1 and isinstance(z, Tensor) else None
+    if parts is None:  # something is to be said or done about these
+        z, _ = checks.sequences(z)
+        parts = _static_part(z.cpu(), size, pairs)
     if z.device.type == "cpu":
         return parts
     return Split(*(getattr(parts, field.name).to(z.device) for field in fields(Split)))
 
 
+def _plain(z: Tensor, pairs: bool) -> Split | None:
+    """Of sequences without a gradient or any trouble, in machine code, on the CPU; nothing if these are others.
+
+    Their numbers need no look before: one that is not finite leaves its sequence without roots.
+    """
+    if z.requires_grad or z.is_complex() or z.ndim < 2 or z.numel() == 0 or not 2 <= z.shape[-2] <= z.shape[-1] + 1:
+        return None
+    z = z.cpu().double()
+    *batch, time, dim = z.shape
+    *parts, fault = compiled.static_parts(z.reshape(-1, time, dim).numpy(), pairs)
+    if fault.any():
+        return None
+    static, dynamic, values, condition = map(torch.from_numpy, parts)
+    return Split(static.view(z.shape), dynamic.view(z.shape), values.view(*batch, -1), condition.view(batch))
+
+
 def _static_part(z: Tensor, size: int, pairs: bool) -> Split:
     """On the CPU, where many small problems are faster than on a GPU, transfers included."""
-    time, dim = z.shape[-2:]
-    if size == 1 and time - 1 <= dim and not z.requires_grad:
-        flat = z.reshape(-1, time, dim)
-        *parts, fault = compiled.static_parts(flat.numpy(), pairs)
-        if not fault.any():  # else the way below finds what is to be said or done
-            static, dynamic, values, condition = map(torch.from_numpy, parts)
-            batch = z.shape[:-2]
-            return Split(static.view(z.shape), dynamic.view(z.shape), values.view(*batch, -1), condition.view(batch))
     c, dependent = _coefficients(z)
     if not dependent.any():
         return _companion_split(z, c, size, pairs)

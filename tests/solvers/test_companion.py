@@ -214,6 +214,23 @@ def test_bad_input(function):
         function(z)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("shape", [(2, 1), (2, 3), (3, 17), (5, 4), (8, 15)])
+def test_no_number_that_is_not_finite_is_missed(shape, value):
+    for place in np.ndindex(shape):
+        z = normal(3, *shape)
+        z[(1, *place)] = value
+        with pytest.raises(ValueError, match=r"z\[1, \d+, \d+\] is not finite"):
+            static_part(z)
+
+
+def test_any_kind_of_number():
+    z = (4 * normal(3, 5, 6)).round()
+    wanted = static_part(z)
+    for kind in (torch.float32, torch.float16, torch.int64):
+        assert torch.equal(static_part(z.to(kind)).static, wanted.static)
+
+
 def test_mode_of_a_repeated_root_is_refused():
     c = torch.tensor([[-1.0, 2.0], [-0.25, 1.0]]).double()  # (x - 1)^2 and (x - 0.5)^2
     value = torch.tensor([1.0, 0.5], dtype=torch.complex128)
