@@ -147,7 +147,7 @@ def fit(
     team = team or Team(next(model.parameters()).device)
     if accumulate < 1:
         raise UserError(f"accumulate must be at least 1, got {accumulate}")
-    if team.size > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if team.size > 1 and any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) for m in model.modules()):
         raise UserError("a model with batch normalisation is fitted by one process: shares of a batch differ in size")
     if team.device.type == "cpu":
         hardware.keep_freed_memory()

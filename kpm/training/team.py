@@ -109,8 +109,11 @@ class Team:
             print(text, flush=True)
 
     def wait(self) -> None:
-        """Until all are here."""
-        self.fabric.barrier()
+        """Until all are here; `UserError` if one has left."""
+        try:
+            self.fabric.barrier()
+        except RuntimeError as error:  # the connection to it is closed
+            raise UserError("another process of this training has ended; its own message says why") from error
 
 
 def _leave_with(parent: int, every_s: float = 0.5) -> None:

@@ -17,7 +17,7 @@ from kpm.errors import UserError
 from kpm.training import checkpoint
 from kpm.training.fit import fit
 from kpm.training.loop import train
-from kpm.training.run_folder import Log
+from kpm.training.run_folder import Log, RunFolder
 from tests.processes import as_torchrun, die, ended, start
 from tests.training.conftest import moving_squares, small
 from tests.training.test_fit import CONFIG, Regression
@@ -349,6 +349,14 @@ def test_no_process_of_a_team_outlives_the_others(tmp_path, who):
         assert saved_step(folder) > 0
     command(folder, "--max-hours", "0")
     assert saved_step(folder) > 0
+
+
+def test_a_team_on_a_folder_in_use_is_refused_as_one(tmp_path):
+    folder = tmp_path / "copy"
+    with RunFolder(folder, CONFIG, {}, resume=True):
+        process = start(as_torchrun(2, lambda: command(folder)))
+        assert ended(process, 30) == 2
+    assert not (folder / "log.jsonl").exists()
 
 
 def alive(pid: int) -> bool:
