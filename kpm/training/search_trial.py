@@ -11,8 +11,10 @@ from typing import Any
 import optuna
 
 from kpm.datasets.base import SequenceDataset
+from kpm.solvers.checks import NotFinite
 from kpm.training.config import TrainConfig
 from kpm.training.loop import TrainResult, train
+from kpm.training.losses import NonFiniteLoss
 
 Data = tuple[SequenceDataset, SequenceDataset]
 
@@ -57,20 +59,23 @@ def run(
     optuna.TrialPruned
         If `stop` says so after a rung.
     NonFiniteLoss
-        As `train` raises it.
+        If losses or latents are not finite.
     """
     _fresh_if_nothing_to_resume(folder)
     found: dict[str, Any] = {}
     for steps in steps_of_rungs:
-        result = train(
-            dataclasses.replace(config, steps=steps),
-            folder,
-            data=data,
-            device=device,
-            resume=True,
-            save_every_s=save_every_s,
-            progress_bar=False,
-        )
+        try:
+            result = train(
+                dataclasses.replace(config, steps=steps),
+                folder,
+                data=data,
+                device=device,
+                resume=True,
+                save_every_s=save_every_s,
+                progress_bar=False,
+            )
+        except NotFinite as error:  # weights that have diverged show first where solvers refuse the latents
+            raise NonFiniteLoss(f"within {steps} steps: {error}") from error
         if result.signal:
             raise Interrupted(result.signal)
         found = kept(result, steps)

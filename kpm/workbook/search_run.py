@@ -110,9 +110,12 @@ def run(job: Job, workers: int, display: Display = lambda place, done: None) -> 
     with StopOnSignal() as stop:
         team = [start() for _ in range(min(workers, job.trials - len(shown)))]
         try:
+            pause = _POLL_S
             while team and not stop.asked:
-                time.sleep(_POLL_S)
+                time.sleep(pause)
+                looked = time.monotonic()
                 found = look()
+                pause = max(_POLL_S, 9 * (time.monotonic() - looked))  # of many trials, a tenth of the time at most
                 for process in [p for p in team if not p.is_alive()]:
                     team.remove(process)
                     died += process.exitcode < 0
