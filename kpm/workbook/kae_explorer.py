@@ -24,10 +24,12 @@ class Forgetting:
         Edits come from the first and are judged on the second.
     side : int
         Places of the unit square in each direction at which the surrogate is asked.
+    drawn : int
+        Test points that are drawn, the first ones; figures in the title are of all.
     """
 
-    def __init__(self, model: Surrogate, train: Points, test: Points, side: int = 120):
-        self.model, self.names = model, test.class_names
+    def __init__(self, model: Surrogate, train: Points, test: Points, side: int = 100, drawn: int = 300):
+        self.model, self.names, self.drawn = model, test.class_names, slice(drawn)
         with torch.no_grad():
             self.z, self.labels = model.observe(train.to_float()), train.labels
             self.test_z, self.test_labels = model.observe(test.to_float()), test.labels
@@ -65,8 +67,9 @@ class Forgetting:
             for name, k in operators.items()
         }
         first = self.model.kae.decode(self.test_z)
+        labels = self.test_labels[self.drawn].numpy()
         clouds = {"first layer": first} | {f"last layer, {name}": self._last(k) for name, k in operators.items()}
-        flat = {name: ((cloud - self.centre) @ self.plane).numpy() for name, cloud in clouds.items()}
+        flat = {name: ((cloud[self.drawn] - self.centre) @ self.plane).numpy() for name, cloud in clouds.items()}
         title = (
             f"Forget {self.names[forgotten]} ({target} target, ρ = {rho:g}): "
             f"{100 * found.forget_before:.1f} → {100 * found.forget_after:.1f} %, "
@@ -74,7 +77,7 @@ class Forgetting:
         )
         return kae_plots.plot_forgetting(
             {f"answers {name}": region for name, region in regions.items()},
-            self.points, self.test_labels.numpy(), flat, self.names, title,
+            self.points[self.drawn], labels, flat, self.names, title,
         )  # fmt: skip
 
     def widget(self):

@@ -71,7 +71,7 @@ def plot_forgetting(
         truth, *others = axes[0]
         for c, name in enumerate(class_names):
             here = points[labels == c]
-            truth.scatter(here[:, 0], here[:, 1], s=7, color=COLOURS[c], marker=_MARKERS[c], lw=0, label=name)
+            truth.scatter(here[:, 0], here[:, 1], s=10, color=COLOURS[c], marker=_MARKERS[c], lw=0, label=name)
         truth.set_title("the classes")
         for ax, (name, region) in zip(others, regions.items()):
             ax.imshow(
@@ -90,7 +90,7 @@ def plot_forgetting(
         for i, (ax, (name, cloud)) in enumerate(zip(axes[1], clouds.items())):
             for c in range(len(class_names)):
                 here = cloud[labels == c]
-                ax.scatter(here[:, 0], here[:, 1], s=7, color=COLOURS[c], marker=_MARKERS[c], lw=0, alpha=0.7)
+                ax.scatter(here[:, 0], here[:, 1], s=10, color=COLOURS[c], marker=_MARKERS[c], lw=0, alpha=0.7)
             ax.set_title(name)
             ax.set(xticks=[], yticks=[], xlabel="first direction")
             if i:

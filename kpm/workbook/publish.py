@@ -11,6 +11,7 @@ from kpm import datasets, paths
 from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.metrics.reconstruction import reconstruction
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.training import checkpoint
 from kpm.training.config import command
 from kpm.training.run_folder import Log
@@ -47,6 +48,10 @@ def publish_command(
         result = publish_task(run, name, replace)
         print(f"{result.name}.json: " + ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
         return 0
+    if not isinstance(model, KoopmanAutoencoder):
+        raise UserError(
+            f"{run.name} holds a {meta['model']}, which is shipped with --save by the command that measures it"
+        )
     train, trained_on, progress = meta["train"], meta["data"]["train"], meta["progress"]
     name = name or f"{train['method']}_{trained_on['name']}".replace("-", "_")
     target = paths.checkpoints() / f"{name}.safetensors"

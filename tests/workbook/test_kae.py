@@ -12,6 +12,7 @@ import torch
 from kpm import cli, datasets
 from kpm.analysis.unlearning import TARGETS
 from kpm.models.surrogate import Surrogate, SurrogateConfig
+from kpm.training import checkpoint
 from kpm.workbook import kae_command, kae_experiment, kae_plots, results
 from kpm.workbook.kae_explorer import Forgetting
 from tests.training.test_kae import AUTOENCODER, NETWORK, blobs
@@ -90,6 +91,12 @@ def test_what_is_measured_of_a_surrogate(surrogate):
     by_class = [float(answers[data.labels == c].double().mean()) for c in range(3)]
     assert found["accuracy_test"] == pytest.approx(np.mean(by_class)) and 0 <= found["agreement"] <= 1
     assert found["fvu_state"] > 0.5 and abs(found["distance_r_last"]) <= 1  # it was never trained
+
+
+def test_publish_says_how_a_surrogate_is_shipped(surrogate, tmp_path, capsys):
+    checkpoint.save_model(tmp_path / "best.safetensors", surrogate, {})
+    assert cli.main(["publish", str(tmp_path)]) == 2
+    assert "holds a Surrogate, which is shipped with --save by the command" in capsys.readouterr().err
 
 
 def test_clouds_are_compared_at_one_size():
