@@ -48,7 +48,7 @@ def quadlink_command(
         methods: Some of linear, elto, rkn, lstm, ncdssm, dse. Without noise, NCDSSM is not in the paper.
         trials: Each has films and weights of its own; the paper has five.
         epochs: Of rkn, lstm and ncdssm, 10 steps each; 60 by default.
-        dse_epochs: Of dse, a fifth of them for its first stage; 125 by default.
+        dse_epochs: Of dse, one in 25 for its first stage; 125 by default.
         quick: Small networks and next to no training.
         folder: Where trials are kept; runs/quadlink by default.
         save: Write what the folder holds for this number of frames, with and without noise, to the results file

@@ -37,7 +37,7 @@ class Settings:
     ncdssm: NCDSSMConfig = dataclasses.field(default_factory=NCDSSMConfig)
     dse: DSEConfig = dataclasses.field(default_factory=DSEConfig.quad_link)
     films: FilmsTrainConfig = dataclasses.field(default_factory=FilmsTrainConfig)
-    dse_train: DSETrainConfig = dataclasses.field(default_factory=DSETrainConfig)
+    dse_train: DSETrainConfig = dataclasses.field(default_factory=DSETrainConfig.images)
 
     def quick(self) -> Settings:
         """Small networks and seconds of training, to see that all of it works."""
@@ -53,12 +53,12 @@ class Settings:
         )
 
     def trained(self, epochs: int = 0, dse_epochs: int = 0) -> Settings:
-        """With other numbers of epochs; of those of DSE, a fifth belongs to the first stage."""
+        """With other numbers of epochs; of those of DSE, a twenty-fifth belongs to the first stage."""
         films, dse_train = self.films, self.dse_train
         if epochs:
             films = dataclasses.replace(films, epochs=epochs)
         if dse_epochs:
-            first = dse_epochs // 5
+            first = dse_epochs // 25
             dse_train = dataclasses.replace(dse_train, stage_one=first, stage_two=dse_epochs - first)
         return dataclasses.replace(self, films=films, dse_train=dse_train)
 
