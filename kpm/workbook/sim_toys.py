@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -274,10 +273,3 @@ def result(records: Sequence[dict[str, Any]]) -> results.Result:
         "the limits of observables, relative and squared. The paper has no such figures.",
         details={"ranks": [dataclasses.asdict(one) for one in found]},
     )
-
-
-def required_rank(means: dict[tuple[str, str, int], tuple[float, float, float]], name: str, mode: str) -> int:
-    """The smallest rank that is within a factor of two of the best error of any rank."""
-    errors = {rank: value[0] for (toy_, mode_, rank), value in means.items() if (toy_, mode_) == (name, mode)}
-    least = min(errors.values())
-    return min(rank for rank, error in errors.items() if error <= 2 * least or math.isclose(error, least))
