@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpm.workbook.plots import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, _bare, _figure, style
 
@@ -140,6 +141,9 @@ def plot_accuracy(rows: Sequence[Mapping[str, float]], time: str, xlabel: str) -
                 marker=_MARKERS[i % len(_MARKERS)], ms=7, capsize=3, ls="none", label=row["model"],
             )  # fmt: skip
         ax.set(xlabel=xlabel, ylabel="test accuracy (%)", xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
