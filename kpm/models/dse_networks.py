@@ -136,8 +136,8 @@ class DSEConfig:
     def stuart_landau(cls, **changes) -> DSEConfig:
         """Published sizes, or in the clean reading a small network.
 
-        That noise on the dynamics is never the same again: large networks learn its particular course, and their modes
-        then last too long. So the state is the angle only, from 5 frames at a time, and its harmonics are given.
+        The state is the angle only, from 5 frames at a time, and its harmonics are given. Modes of large networks last
+        too long there, and forecast frames they have not seen less well.
         """
         small = {"delays": 1, "encoder_hidden": (64, 32), "code": 16, "window": 5, "head_hidden": 0, "rank": 2}
         small |= {"harmonics": 6, "state_features": 13, "observation_features": 16}
