@@ -39,7 +39,7 @@ def test_what_the_package_imports_is_declared():
     import importlib.metadata
     import sys
 
-    declared = {name(r) for r in PROJECT["dependencies"]}
+    declared = {name(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["topology"]}
     top_level = importlib.metadata.packages_distributions()
     for path in (ROOT / "kpm").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

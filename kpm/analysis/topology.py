@@ -75,13 +75,13 @@ def landmarks(points, count: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def loop_library() -> str:
-    """The library that `loops` would use, ``"ripser"`` or ``"gudhi"``; empty if neither is installed."""
-    return next((name for name in ("ripser", "gudhi") if importlib.util.find_spec(name)), "")
+def has_loops() -> bool:
+    """Whether gudhi is installed, which `loops` needs."""
+    return importlib.util.find_spec("gudhi") is not None
 
 
 def loops(points, largest: float = np.inf) -> np.ndarray:
-    """Birth and death ``(loops, 2)`` of the loops of the Vietoris-Rips complex of `points` ``(n, d)``.
+    """Birth and death ``(loops, 2)`` of the loops of the Vietoris-Rips complex of `points` ``(n, d)``, by gudhi.
 
     Parameters
     ----------
@@ -91,15 +91,11 @@ def loops(points, largest: float = np.inf) -> np.ndarray:
     Raises
     ------
     UserError
-        If neither ripser nor gudhi is installed.
+        If gudhi is not installed.
     """
-    points, library = _points(points), loop_library()
-    if not library:
-        raise UserError("Betti number 1 needs ripser or gudhi: pip install ripser")
-    if library == "ripser":
-        from ripser import ripser
-
-        return np.asarray(ripser(points, maxdim=1, thresh=largest)["dgms"][1], dtype=np.float64).reshape(-1, 2)
+    points = _points(points)
+    if not has_loops():
+        raise UserError("Betti number 1 needs gudhi: pip install gudhi")
     import gudhi
 
     complex_ = gudhi.RipsComplex(points=points, max_edge_length=largest)
