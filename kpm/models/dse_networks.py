@@ -148,8 +148,8 @@ class DSEConfig:
     def quad_link(cls, **changes) -> DSEConfig:
         """Published sizes, or in the clean reading smaller blocks.
 
-        With the published ones, which it trains, canonical correlations of one film come near 1 and those of another do
-        not: errors on another film are then twice as large twenty frames ahead, and more than that one ahead.
+        With the published ones, which it trains, canonical correlations of one film come near 1 and do not hold for
+        another, where errors are then larger, the more so some frames ahead.
         """
         sizes = {"element": (1, 48, 48), "delays": 1, "code": 100, "window": 30, "rank": 20}
         sizes |= {"state_features": 50, "observation_features": 50}

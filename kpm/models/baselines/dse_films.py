@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kpm.models.baselines.predictor import FilmPredictor, pixels
+from kpm.models.baselines.predictor import ELEMENT, FilmPredictor, pixels
 from kpm.models.baselines.settled_filter import settled_filter
 from kpm.models.dse import DSE
 
@@ -16,10 +16,12 @@ class DSEPredictor(FilmPredictor):
     ----------
     model : DSE
         Fitted to images, see `kpm.training.dse.train`.
+    linear : bool
+        Frames by linear regression on the features (`DSE.frame_map`) instead of by the decoder.
     """
 
-    def __init__(self, model: DSE):
-        self.model = model.eval()
+    def __init__(self, model: DSE, linear: bool = False):
+        self.model, self.linear = model.eval(), linear
         self.filter = settled_filter(model.system)
 
     def beliefs(self, frames: Tensor) -> Tensor:
@@ -29,4 +31,6 @@ class DSEPredictor(FilmPredictor):
         return beliefs @ self.filter.model.transition
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        if self.linear:
+            return (beliefs @ self.model.fitted("frame_map")).unflatten(-1, ELEMENT)
         return self.model.decode(beliefs)
