@@ -183,7 +183,7 @@ def plot_distances(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], title: st
     figure, axes = _figure(3.1 * len(pairs) + 0.3, 3.4, 1, len(pairs))
     with style():
         for ax, (name, (before, after)) in zip(axes[0], pairs.items()):
-            ax.plot(before, after, ".", ms=2, alpha=0.3, color=BLUE, mew=0)
+            ax.plot(before[::3], after[::3], ".", ms=3, alpha=0.3, color=BLUE, mew=0)  # enough to see the cloud
             top = float(max(before.max(), after.max()))
             ax.plot([0, top], [0, top], color=GREY, lw=1)
             ax.set(title=name, xlabel="distance of states")
