@@ -23,20 +23,11 @@ import tyro
 from kpm import files, paths
 from kpm.environment import Environment, checked_fields
 from kpm.errors import UserError, pick
+from kpm.workbook.headlines import HEADLINES
 
 SOURCES = ("real", "re-render", "synthetic", "none")
 SPREADS = {"_se": "se", "_std": "std"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-HEADLINES = (
-    "mse", "D_sd", "D_mf", "D_mf_independent", "accuracy_test", "agreement", "e_rel", "e_rel_padded", "recall",
-    "linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level",
-    "published_trials_per_level", "best_baseline_eig_error_mean13", "mse_one_step", "gap", "ratio_sets", "runs",
-    "runs_not_finite", "forget_accuracy", "retain_before", "retain_accuracy", "centroid_forget_accuracy",
-    "centroid_retain_accuracy", "rows_that_forget", "distance_r_first", "accuracy_test_dense_sim_one_free",
-    "accuracy_test_dense_sim_one_oblique", "accuracy_test_dense_mondeq", "accuracy_test_dense_feed_forward",
-    "limit_error_ring5_oblique_short", "limit_error_ring5_oblique_enough", "cycle_average_error",
-    "cycle_learnt_omega_error",
-)  # fmt: skip
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
 
