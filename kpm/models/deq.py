@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kpm.models import bases
-from kpm.solvers.fixed_point import METHODS, FixedPoint, solve
+from kpm.solvers.fixed_point import METHODS, FixedPoint, NotConverged, solve
 from kpm.solvers.implicit import BackwardReport, implicit
 
 GRADIENTS = ("implicit", "unrolled")
@@ -43,7 +43,8 @@ class DEQConfig:
     method, tol, most, memory
         Of the solver, see `kpm.solvers.fixed_point.solve`; the residual is the relative one.
     on_failure : {"warn", "raise"}
-        What is done about samples without a fixed point; which they are is in `DEQ.report` in any case.
+        What is done about samples without a fixed point, of the state or of its gradient; which they are is in
+        `DEQ.report` and `DEQ.backward_report` in any case.
     """
 
     stem: str = "linear"
@@ -77,6 +78,8 @@ class DEQ(nn.Module):
         The same of the last backward pass.
     lost : int
         Samples of all batches so far for which there was no fixed point; the first is told by a warning.
+    lost_backward : int
+        The same of the backward passes: samples whose gradient is not that of a fixed point.
     """
 
     def __init__(self, config: DEQConfig | None = None):
@@ -88,7 +91,7 @@ class DEQ(nn.Module):
         self.readout = nn.Linear(c.size, c.outputs)
         self.report: FixedPoint | None = None
         self.backward_report: BackwardReport | None = None
-        self.lost = 0
+        self.lost = self.lost_backward = 0
 
     def layer(self, z: Tensor, drive: Tensor) -> Tensor:
         """One application, ``(b, size)``; `drive` is the stem's output."""
@@ -106,23 +109,26 @@ class DEQ(nn.Module):
         self.lost = tell(self.report, c.on_failure, self.lost)
         # The gradient is asked for ten times more exactly than the state: its errors add up over a training.
         z, self.backward_report = implicit(
-            lambda z: self.layer(z, drive), self.report.z, c.method, 0.1 * c.tol, 2 * c.most, c.memory
+            lambda z: self.layer(z, drive), self.report.z, c.method, 0.1 * c.tol, 2 * c.most, c.memory, self._backward
         )
         return z
+
+    def _backward(self, found: FixedPoint) -> None:
+        self.lost_backward = tell(found, self.config.on_failure, self.lost_backward, "backward pass: ")
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``."""
         return self.readout(self.equilibrium(self.stem(x)))
 
 
-def tell(report: FixedPoint, on_failure: str, before: int = 0) -> int:
-    """Log, or raise `kpm.solvers.fixed_point.NotConverged`, if there are samples without a fixed point.
+def tell(report: FixedPoint, on_failure: str, before: int = 0, where: str = "") -> int:
+    """Log, or raise `kpm.solvers.fixed_point.NotConverged`, if there are samples without a fixed point `where`.
 
     The first time is a warning; where there were some `before`, a training would fill the screen, and it is only noted
     at level INFO. Returns how many there are by now.
     """
-    if on_failure == "raise":
-        report.check()
-    elif report.failure:
-        log.log(logging.INFO if before else logging.WARNING, "%s", report.failure)
+    if report.failure and on_failure == "raise":
+        raise NotConverged(where + report.failure)
+    if report.failure:
+        log.log(logging.INFO if before else logging.WARNING, "%s", where + report.failure)
     return before + int((~report.converged).sum())

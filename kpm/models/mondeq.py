@@ -111,7 +111,7 @@ class MonDEQ(nn.Module):
         What the splitting found for the last batch: its z is the variable of the splitting, before the ReLU.
     backward_report : BackwardReport or None
         The same of the last backward pass.
-    lost : int
+    lost, lost_backward : int
         As of `kpm.models.deq.DEQ`.
     """
 
@@ -124,7 +124,7 @@ class MonDEQ(nn.Module):
         self.readout = nn.Linear(c.size, c.outputs)
         self.report: FixedPoint | None = None
         self.backward_report: BackwardReport | None = None
-        self.lost = 0
+        self.lost = self.lost_backward = 0
 
     def weight(self) -> Tensor:
         """W, ``(size, size)``."""
@@ -158,6 +158,7 @@ class MonDEQ(nn.Module):
                 """``u = (u D) W' + g`` with D the units that are on: for ``u D`` a monotone problem as the forward one,
                 with a projection onto the units that are on in the place of the ReLU."""
                 report.found = split(fixed.T, grad, lambda v: v * on, c.margin, c.method, 0.1 * c.tol, c.most)
+                self.lost_backward = tell(report.found, c.on_failure, self.lost_backward, "backward pass: ")
                 return (report.found.z * on) @ fixed.T + grad
 
             z.register_hook(backward)

@@ -1,9 +1,10 @@
 """Stable invariant models: the limit of infinitely many layers by a projector instead of an iteration.
 
-If weight-tied layers are a stable dynamical system, observables of their state after infinitely many steps are
-``psi(s_inf) = psi(s_0) P`` with P the Koopman operator's projector onto its eigenvalue 1 (Konishi, Kawahara, Neural
-Networks 165, 2023). A model learns observables of the input, a matrix of low rank in P's place, a network that turns
-observables back, and a read-out; nothing is iterated. Rows are samples, so matrices multiply from the right.
+Our reading of Konishi and Kawahara (Neural Networks 165, 2023), from their abstract and public code: if weight-tied
+layers are a stable dynamical system, observables of their state after infinitely many steps are
+``psi(s_inf) = psi(s_0) P`` with P the Koopman operator's projector onto its eigenvalue 1. A model learns observables of
+the input, a matrix of low rank in P's place, a network that turns observables back, and a read-out; nothing is
+iterated. Rows are samples, so matrices multiply from the right.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Nothing is thrown away in silence: a sample that did not converge says so in the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -148,21 +149,27 @@ def _plain(f: Map, z: Tensor, memory: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _anderson(f: Map, z: Tensor, memory: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mix the last values so that the same mixture of their residuals is as small as it can be."""
-    values: list[Tensor] = []
-    residuals: list[Tensor] = []
-    while True:
+    """Mix the last values so that the same mixture of their residuals is as small as it can be.
+
+    The products of residuals are kept: a new one costs `memory` products, not their square.
+    """
+    values = z.new_zeros(len(z), memory, z.shape[1])
+    residuals = torch.zeros_like(values, dtype=torch.float64)
+    gram = residuals.new_zeros(len(z), memory, memory)
+    eye = torch.eye(memory, dtype=gram.dtype, device=gram.device)
+    for count in itertools.count():
         value = f(z)
         yield z, value
-        finite = torch.isfinite(value).all(1, keepdim=True)
-        value = torch.where(finite, value, 0)  # a sample that blew up begins anew
-        values, residuals = [*values, value][-memory:], [*residuals, torch.where(finite, value - z, 0)][-memory:]
+        finite = torch.isfinite(value.sum(1, keepdim=True))
+        slot, n = count % memory, min(count + 1, memory)  # the newest takes the place of the oldest
+        values[:, slot] = torch.where(finite, value, 0)  # a sample that blew up begins anew
+        residuals[:, slot] = torch.where(finite, value - z, 0)
+        gram[:, slot] = (residuals * residuals[:, slot, None]).sum(2)
+        gram[:, :, slot] = gram[:, slot]
         # Small and badly conditioned: float64, and a ridge in proportion, so that it is never singular.
-        r = torch.stack(residuals, 1).double()
-        gram = r @ r.mT
-        scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
-        eye = torch.eye(len(values), dtype=gram.dtype, device=gram.device)
-        weights = torch.linalg.solve(gram / scale[:, None, None] + 1e-12 * eye, torch.ones_like(r[:, :, :1]))
+        known = gram[:, :n, :n]
+        scale = known.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
+        weights = torch.linalg.solve(known / scale[:, None, None] + 1e-12 * eye[:n, :n], torch.ones_like(known[:, 0]))
         weights = weights / weights.sum(1, keepdim=True)
-        weights = torch.where(torch.isfinite(weights).all(1, keepdim=True), weights, eye[:, -1:])
-        z = (weights * torch.stack(values, 1)).sum(1).to(z.dtype)
+        weights = torch.where(torch.isfinite(weights).all(1, keepdim=True), weights, eye[slot, :n])
+        z = (weights[:, :, None].to(z.dtype) * values[:, :n]).sum(1)  # a batch of such small products is slower with @

@@ -8,6 +8,7 @@ has to be kept of the iterations that found z (Bai, Kolter, Koltun, NeurIPS 2019
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,7 +28,13 @@ class BackwardReport:
 
 
 def implicit(
-    f: Map, z: Tensor, method: str = "anderson", tol: float = 1e-6, most: int = 100, memory: int = 6
+    f: Map,
+    z: Tensor,
+    method: str = "anderson",
+    tol: float = 1e-6,
+    most: int = 100,
+    memory: int = 6,
+    told: Callable[[FixedPoint], None] | None = None,
 ) -> tuple[Tensor, BackwardReport]:
     """The fixed point again, now with its gradient to whatever `f` depends on.
 
@@ -40,6 +47,8 @@ def implicit(
         gradient is that of no fixed point: ask its `FixedPoint` first.
     method, tol, most, memory
         Of the solver of the backward pass, whose residual is relative.
+    told : callable, optional
+        Is given what that solver found, during the backward pass; what it raises stops that pass.
 
     Returns
     -------
@@ -62,6 +71,8 @@ def implicit(
                 return torch.autograd.grad(again, at, u, retain_graph=True)[0] + grad
 
         report.found = solve(step, grad, method, tol, most, memory)
+        if told is not None:
+            told(report.found)
         return report.found.z
 
     value.register_hook(backward)

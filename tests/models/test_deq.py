@@ -95,6 +95,37 @@ def test_a_solver_that_fails_is_reported(caplog):
         expanding(on_failure="raise")(x)
 
 
+def steep(**options) -> DEQ:
+    """A layer with a fixed point at 0 that repels: norm 8, and no input."""
+    model = DEQ(DEQConfig(shape=(4,), size=4, outputs=1, stem="identity", method="plain", most=12, **options)).double()
+    with torch.no_grad():
+        model.recurrent.weight.copy_(8 * torch.eye(4))
+    return model
+
+
+def hasty(**options) -> MonDEQ:
+    """A monotone layer at a known state, whose backward splitting is allowed one step."""
+    torch.manual_seed(6)
+    model = MonDEQ(MonDEQConfig(shape=(4,), size=4, outputs=1, stem="identity", most=1, **options)).double()
+    model.settle = lambda drive: drive
+    return model
+
+
+@pytest.mark.parametrize(("make", "drive", "steps"), [(steep, 0.0, 24), (hasty, 1.0, 1)])
+def test_a_backward_pass_that_fails_is_told_counted_and_raised(make, drive, steps, caplog):
+    model, x = make(), torch.full((8, 4), drive, dtype=torch.double)
+    with caplog.at_level(logging.WARNING, "kpm"):
+        model(x).sum().backward()
+    assert model.lost == 0 and model.lost_backward == 8 and not model.backward_report.found.converged.any()
+    assert f"backward pass: no fixed point for 8 of 8 samples after {steps} evaluations" in caplog.text
+    caplog.clear()
+    model(x).sum().backward()  # told once, counted always
+    assert not caplog.text and model.lost_backward == 16
+    answer = make(on_failure="raise")(x)  # the forward pass is well
+    with pytest.raises(NotConverged, match="backward pass: no fixed point for 8 of 8"):
+        answer.sum().backward()
+
+
 def test_an_unrolled_layer_is_applied_as_often_as_asked():
     torch.manual_seed(4)
     model = DEQ(DEQConfig(**TINY, gradient="unrolled", most=2)).double()
