@@ -178,7 +178,7 @@ def _pair(x, y, lane, values):
 def _same(a, lane, values, product):
     """Whether each coefficient of the product is right to rounding; `product` becomes its excess and its size.
 
-    The size is that of the product of magnitudes.
+    The size is that of the product of magnitudes; where it overflows, nothing is known.
     """
     order = len(values)
     for k in range(order + 1):  # highest power first
@@ -200,7 +200,7 @@ def _same(a, lane, values, product):
     same = True
     for k in range(order + 1):
         product[0, k] -= a[order - k, lane]
-        same &= abs(product[0, k]) <= _ERROR * order * product[1, k]
+        same &= abs(product[0, k]) <= _ERROR * order * product[1, k] < np.inf
     return same
 
 

@@ -14,6 +14,7 @@ from kpm.solvers.machine import compiled
 
 _EPS = float(np.finfo(np.float64).eps)
 _SWEEPS = 60  # steps for one eigenvalue before giving up; two or three are usual
+_BALANCES = 1000  # passes over all axes after which they are as balanced as they will be; a few dozen are many
 
 
 @compiled
@@ -39,16 +40,23 @@ def _eigenvalues(c, h, values):
         h[0, j] = c[order - 1 - j]
     for j in range(1, order):
         h[j, j - 1] = 1.0
-    _balance(h)
-    return _francis(h, values)
+    if not _balance(h) or not _francis(h, values):
+        return False
+    for j in range(order):  # products of large numbers may have run over
+        if not np.isfinite(values[j]):
+            return False
+    return True
 
 
 @compiled
 def _balance(h):
-    """Scale axes by powers of two until rows are about as long as columns: exact, and small roots keep their digits."""
+    """Scale axes by powers of two until rows are about as long as columns: exact, and small roots keep their digits.
+
+    False if numbers are too large for it. The inner loops end, since both sums are positive and finite, with room to
+    grow by a factor of four.
+    """
     order = len(h)
-    again = True
-    while again:
+    for _ in range(_BALANCES):
         again = False
         for i in range(order):
             column = row = 0.0
@@ -56,6 +64,8 @@ def _balance(h):
                 if j != i:
                     column += abs(h[j, i])
                     row += abs(h[i, j])
+            if not np.isfinite(4.0 * (column + row)):
+                return False
             if column == 0.0 or row == 0.0:
                 continue
             total, factor = column + row, 1.0
@@ -71,6 +81,9 @@ def _balance(h):
                     h[i, j] /= factor
                 for j in range(order):
                     h[j, i] *= factor
+        if not again:
+            break
+    return True
 
 
 @compiled
@@ -79,6 +92,8 @@ def _francis(h, values):
     norm = 0.0
     for x in h.flat:
         norm += abs(x)
+    if not np.isfinite(norm):
+        return False
     last, done, shift = len(h) - 1, 0, 0.0
     while last >= 0:
         first = last

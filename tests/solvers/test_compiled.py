@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 
 from kpm.solvers import companion, compiled, static_part
+from tests.processes import ended, start
 
 
 def lapack(c: np.ndarray) -> np.ndarray:
@@ -164,6 +165,28 @@ def test_numbers_beyond_all_bounds_are_named():
     c[1, 2] = np.inf
     with pytest.raises(ValueError, match=r"c\[1\]: no eigenvalues"):
         compiled.roots(c)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[1e308] * 4, [0.5e308] * 3, [1e307] * 30, [1.5e308, 0.5e308, 1], [0, 0, 1.7e308], [5e-324, 0, 1e308, 1]],
+    ids=["sum", "four times", "many", "uneven", "one", "far apart"],
+)
+def test_numbers_whose_sum_overflows_have_roots_or_an_error(row):
+    """In a process of its own, since a loop in machine code that does not end cannot be interrupted."""
+    c = np.array([row])
+    compiled.roots(np.ones((1, 4)))  # the code is there before the process is copied
+
+    def body() -> int:
+        try:
+            values = compiled.roots(c)[0]
+        except ValueError as error:
+            return 0 if str(error).startswith("c[0]: no eigenvalues for coefficients") else 2
+        with mpmath.workdps(30):
+            total = mpmath.fsum(map(mpmath.mpc, values))
+            return 0 if abs(total - row[-1]) <= 1e-12 * mpmath.mpf(abs(values).max()) else 3
+
+    assert ended(start(body)) == 0
 
 
 def test_threads_and_strides_change_nothing():
