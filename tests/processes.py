@@ -26,8 +26,8 @@ def start(function: Callable[..., Any], *arguments: Any, **options: Any) -> mult
     return process
 
 
-def ended(process: multiprocessing.Process, seconds: float = 60) -> int:
-    """Its exit code, minus the number of a signal; fails if it does not end."""
+def ended(process: multiprocessing.Process, seconds: float = 180) -> int:
+    """Its exit code, minus the number of a signal; fails if it does not end. A slow machine needs a minute to begin."""
     process.join(seconds)
     if process.exitcode is None:
         process.kill()

@@ -202,7 +202,7 @@ def test_a_folder_in_use_is_free_again_when_its_user_is_killed(tmp_path, whole):
 
     process = start(plain, folder, {AT: stop_and_wait})
     try:
-        wait_until(ready.exists, 30)
+        wait_until(ready.exists, 180)
         before = {p.name: p.read_bytes() for p in folder.iterdir()}
         with pytest.raises(UserError, match="in use by another process"):
             plain(folder)
@@ -319,7 +319,7 @@ def test_sigterm_saves_and_asks_to_be_queued_again(tmp_path, processes):
     folder = tmp_path / "copy"
     body = lambda: command(folder)  # noqa: E731
     process = start(body) if processes == 1 else start(as_torchrun(2, body))
-    wait_until(lambda: under_way(folder), 60)
+    wait_until(lambda: under_way(folder), 180)
     for pid in [process.pid] if processes == 1 else children(process.pid):
         os.kill(pid, signal.SIGTERM)
         time.sleep(0.05)
@@ -340,7 +340,7 @@ def children(pid: int) -> list[int]:
 def test_no_process_of_a_team_outlives_the_others(tmp_path, who):
     folder = tmp_path / "copy"
     process = start(as_torchrun(2, lambda: command(folder)))
-    wait_until(lambda: under_way(folder), 60)
+    wait_until(lambda: under_way(folder), 180)
     workers = children(process.pid)
     assert len(workers) == 2
     os.kill(process.pid if who == "torchrun" else workers[1], signal.SIGKILL)
@@ -356,7 +356,7 @@ def test_a_team_on_a_folder_in_use_is_refused_as_one(tmp_path):
     folder = tmp_path / "copy"
     with RunFolder(folder, CONFIG, {}, resume=True):
         process = start(as_torchrun(2, lambda: command(folder)))
-        assert ended(process, 30) == 2
+        assert ended(process) == 2
     assert not (folder / "log.jsonl").exists()
 
 
