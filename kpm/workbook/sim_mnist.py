@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import time
@@ -37,6 +38,7 @@ def mnist_command(
     folder: Path | None = None,
     save: bool = False,
     run: bool = True,
+    again: bool = False,
 ) -> int:
     """Classify images with stable invariant, equilibrium and feed-forward models of about 81000 parameters.
 
@@ -54,6 +56,7 @@ def mnist_command(
         folder: Where runs are kept; runs/sim_DATASET by default.
         save: Write what the folder holds to the results file sim_mnist.
         run: With --no-run, only the tables.
+        again: Judge and time the kept models of all runs once more, with the weights they have.
     """
     for model in models:
         pick("model", model, MODELS)
@@ -71,6 +74,13 @@ def mnist_command(
             record = learn(config, data, place / f"{stem}_{model}_{seed}")
             files.write_json(_path(place, stem, model, seed), record)
             print(f"{stem} {model} seed {seed}: accuracy {record['accuracy_test']:.4f}", flush=True)
+    if again:
+        for record in read(place):
+            name = f"{record['stem']}_{record['model']}_{record['seed']}"
+            config = SIMTrainConfig(
+                **record["settings"], model=record["model"], stem=record["stem"], seed=record["seed"]
+            )
+            files.write_json(place / f"{name}.json", record | judge(config, data, place / name))
     records = read(place)
     for each in dict.fromkeys(r["stem"] for r in records):
         print(table([r for r in records if r["stem"] == each]))
@@ -85,9 +95,6 @@ def learn(config: SIMTrainConfig, data: dict[str, Any], folder: Path) -> dict[st
     done = fit(task, config, folder, resume=True, progress_bar=False)
     if not done.finished:
         raise UserError(f"stopped after {done.steps} steps; the same command goes on")
-    tensors, _ = checkpoint.read(folder / "best.safetensors")
-    task.model.load_state_dict(tensors)
-    test = training.scores(task, data["test"], BATCH)
     record = {
         "model": config.model,
         "stem": config.stem,
@@ -95,34 +102,65 @@ def learn(config: SIMTrainConfig, data: dict[str, Any], folder: Path) -> dict[st
         "settings": _settings(config),
         "parameters": sim.parameters(task.model),
         "accuracy_validation": done.best["accuracy"],
-        **{f"{key}_test": value for key, value in test.items()},
         "steps": done.steps,
         "wall_s": round(done.wall_s, 1),
-        "step_ms": round(1e3 * _step_seconds(task, config), 3),
-        "answer_ms": round(1e3 * _answer_seconds(task, data["test"].values[:BATCH]), 3),
     }
-    if isinstance(task.model, sim.SIM):
-        found = sim.diagnose(task.model, task.inputs(data["test"].values[:BATCH]))
-        record["limit"] = {
-            "idempotency": found.idempotency,
-            "effective_rank": found.effective_rank,
-            "condition": found.condition,
-            "drift": found.drift,
-            "largest_eigenvalue": float(found.eigenvalues.abs().max()),
+    if getattr(task.model, "report", None) is not None:
+        # Of this process: where a run was stopped, what was lost before is in its log.
+        record |= {"lost": task.model.lost, "lost_backward": task.model.lost_backward}
+    return record | judge(config, data, folder)
+
+
+def judge(config: SIMTrainConfig, data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a folder's best weights make of the test images, and what a training step and the answers take.
+
+    A step is timed with fresh weights and with the learnt ones, since a solver's steps depend on them; of a deep
+    equilibrium model also with plain iteration in the place of its solver.
+    """
+    task = SIMTask(config, data["train"], data["validation"], torch.device("cpu"))
+    fresh = {k: v.clone() for k, v in task.model.state_dict().items()}
+    learnt, _ = checkpoint.read(folder / "best.safetensors")
+
+    def measured() -> dict[str, float]:
+        task.model.load_state_dict(fresh)
+        first = _step_seconds(task, config)
+        task.model.load_state_dict(learnt)
+        return {
+            **{f"{key}_test": value for key, value in training.scores(task, data["test"], BATCH).items()},
+            "step_ms_fresh": round(1e3 * first, 3),
+            "step_ms": round(1e3 * _step_seconds(task, config), 3),
+            "answer_ms": round(1e3 * _answer_seconds(task, data["test"].values[:BATCH]), 3),
         }
-    return record
+
+    found: dict[str, Any] = measured()
+    if isinstance(task.model, sim.SIM):
+        limit = sim.diagnose(task.model, task.inputs(data["test"].values[:BATCH]))
+        found["limit"] = {
+            "idempotency": limit.idempotency,
+            "effective_rank": limit.effective_rank,
+            "condition": limit.condition,
+            "drift": limit.drift,
+            "largest_eigenvalue": float(limit.eigenvalues.abs().max()),
+        }
+    if config.model == "deq":
+        task.model.config = dataclasses.replace(task.model.config, method="plain")
+        found["plain"] = measured()
+    return found
 
 
 def _step_seconds(task: SIMTask, config: SIMTrainConfig) -> float:
-    """Processor seconds of a training step with the weights learnt, the median of a few; nothing is updated."""
+    """Processor seconds of a training step with the weights there are, the median of a few; nothing is changed."""
     index = task.batches(config.batch_size, torch.Generator().manual_seed(0))[0]
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}  # statistics of batches are among them
     task.model.train()
 
     def step() -> None:
         sum(task.loss(index).values()).backward()
         task.model.zero_grad()
 
-    return _median_seconds(step)
+    seconds = _median_seconds(step)
+    task.model.load_state_dict(before)
+    return seconds
 
 
 def _answer_seconds(task: SIMTask, images: torch.Tensor) -> float:
@@ -147,7 +185,7 @@ def _path(folder: Path, stem: str, model: str, seed: int) -> Path:
 
 
 def _settings(config: SIMTrainConfig) -> dict[str, Any]:
-    keys = ("epochs", "images", "learning_rate", "batch_size", "sigma", "dataset")
+    keys = ("epochs", "images", "learning_rate", "batch_size", "sigma", "dataset", "source")
     return {key: getattr(config, key) for key in keys}
 
 
@@ -155,7 +193,9 @@ def _done(path: Path, config: SIMTrainConfig) -> bool:
     """Whether the run is there; `UserError` if it is one of other settings."""
     if not path.is_file():
         return False
-    if json.loads(path.read_text(encoding="utf-8"))["settings"] != _settings(config):
+    kept = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    # Runs of before did not keep their source.
+    if kept != {key: value for key, value in _settings(config).items() if key in kept}:
         raise UserError(f"{path.name}: was run with other settings; give another --folder, or those")
     return True
 
@@ -183,11 +223,17 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "seeds": [r["seed"] for r in mine],
             "accuracy_test": statistics.mean(accuracy),
             "accuracy_test_std": statistics.stdev(accuracy) if len(mine) > 1 else None,
-            "train_s": mean("step_ms") * mine[0]["steps"] / 1e3,
+            "step_ms_fresh": mean("step_ms_fresh"),
+            "step_ms": mean("step_ms"),
+            "train_s_estimate": (mean("step_ms_fresh") + mean("step_ms")) / 2 * mine[0]["steps"] / 1e3,
             "answer_ms": mean("answer_ms"),
         }
         if "unconverged_test" in mine[0]:
             row |= {"unconverged": mean("unconverged_test"), "solver_steps": mean("solver_steps_test")}
+        if all("lost" in r for r in mine):
+            row |= {key: mean(key) for key in ("lost", "lost_backward")}
+        if "plain" in mine[0]:
+            row["plain"] = {key: statistics.mean(r["plain"][key] for r in mine) for key in mine[0]["plain"]}
         if "limit" in mine[0]:
             row |= {key: statistics.mean(r["limit"][key] for r in mine) for key in ("idempotency", "drift")}
         rows.append(row)
@@ -195,15 +241,22 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """The summary as text; times are of one processor core."""
-    head = f"{'model (' + records[0]['stem'] + ')':<22}{'parameters':>11}{'test accuracy':>22}{'training':>11}"
+    """The summary as text; times are of one processor core, and of a step with fresh weights and with learnt ones."""
+    name = f"model ({records[0]['stem']})"
+    head = f"{name:<22}{'parameters':>11}{'test accuracy':>22}{'step, fresh, learnt':>23}"
     lines = [f"{head}{'400 answers':>13}"]
     for row in summary(records):
         spread = "" if row["accuracy_test_std"] is None else f" ± {100 * row['accuracy_test_std']:.2f}"
         lines.append(
             f"{row['model']:<22}{row['parameters']:>11}{100 * row['accuracy_test']:>15.2f}{spread:>7}"
-            f"{row['train_s']:>9.0f} s{row['answer_ms']:>10.1f} ms"
+            f"{row['step_ms_fresh']:>12.1f}{row['step_ms']:>8.1f} ms{row['answer_ms']:>10.1f} ms"
         )
+        if "plain" in row:
+            plain = row["plain"]
+            lines.append(
+                f"{'  by plain iteration':<22}{'':>11}{100 * plain['accuracy_test']:>15.2f}{'':>7}"
+                f"{plain['step_ms_fresh']:>12.1f}{plain['step_ms']:>8.1f} ms{plain['answer_ms']:>10.1f} ms"
+            )
     return "\n".join(lines)
 
 
@@ -221,8 +274,10 @@ def result(records: list[dict[str, Any]], test: Any) -> results.Result:
             metrics[f"accuracy_test_{tag}"] = row["accuracy_test"]
             if row["accuracy_test_std"] is not None:
                 metrics[f"accuracy_test_{tag}_std"] = row["accuracy_test_std"]
-            metrics[f"train_s_{tag}"] = round(row["train_s"], 2)
-            metrics[f"answer_ms_{tag}"] = round(row["answer_ms"], 3)
+            for key in ("step_ms_fresh", "step_ms", "train_s_estimate", "answer_ms"):
+                metrics[f"{key}_{tag}"] = round(row[key], 3)
+            for key in ("accuracy_test", "step_ms_fresh", "step_ms", "answer_ms") if "plain" in row else ():
+                metrics[f"{key}_{tag}_plain_iteration"] = round(row["plain"][key], 5)
     most = max(len(row["seeds"]) for row in rows)
     fewer = [
         f"{row['model']} ({row['stem']}) seed {', '.join(map(str, row['seeds']))} only"
@@ -231,7 +286,7 @@ def result(records: list[dict[str, Any]], test: Any) -> results.Result:
     ]
     machine = environment.report()
     settings = {r["stem"]: r["settings"] for r in records}
-    commands = [_command(stem, chosen) for stem, chosen in settings.items()]
+    commands = [_command([r for r in records if r["stem"] == stem]) for stem in settings]
     return results.Result(
         name="sim_mnist",
         dataset=test.name,
@@ -247,13 +302,28 @@ def result(records: list[dict[str, Any]], test: Any) -> results.Result:
         command="; ".join(commands) + " --save",
         commit=machine.commit,
         environment=machine,
-        notes="The paper's figures could not be read. Times are of one processor core: of all training steps, and of "
-        f"{BATCH} answers." + "".join(f" {text}." for text in fewer),
+        notes="The paper's figures could not be read. Times are of one processor core: of a training step with fresh "
+        f"weights and with learnt ones, and of {BATCH} answers. train_s_estimate is the mean of the two, times "
+        "the steps: no training was timed. plain_iteration: the same weights, without Anderson's mixing."
+        + "".join(f" {text}." for text in fewer),
         details={"rows": rows, "settings": settings},
     )
 
 
-def _command(stem: str, settings: dict[str, Any]) -> str:
-    images = f" --images {settings['images']}" if settings["images"] else ""
-    rate = f"--learning-rate {settings['learning_rate']:g}"
-    return f"kpm sim mnist --stem {stem} --epochs {settings['epochs']} {rate}{images}"
+def _command(records: list[dict[str, Any]]) -> str:
+    """The command that makes the records of one stem, with what is not its default."""
+    settings = records[0]["settings"]
+    models, seeds = (list(dict.fromkeys(r[key] for r in records)) for key in ("model", "seed"))
+    parts = [f"kpm sim mnist --stem {records[0]['stem']} --epochs {settings['epochs']}"]
+    parts.append(f"--learning-rate {settings['learning_rate']:g}")
+    if settings["images"]:
+        parts.append(f"--images {settings['images']}")
+    if tuple(models) != MODELS:
+        parts.append(f"--models {' '.join(models)}")
+    if sorted(seeds) != [1, 2, 3]:
+        parts.append(f"--seeds {' '.join(map(str, sorted(seeds)))}")
+    if settings["dataset"] != "mnist":
+        parts.append(f"--dataset {settings['dataset']}")
+    if settings.get("source", "auto") != "auto":
+        parts.append(f"--source {settings['source']}")
+    return " ".join(parts)

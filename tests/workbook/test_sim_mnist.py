@@ -34,9 +34,26 @@ def _few_timings(monkeypatch):
 def test_models_learn_digits(model, data, tmp_path):
     record = sim_mnist.learn(config(model, learning_rate=5e-3), data, tmp_path / "run")
     assert record["accuracy_test"] > 0.6 and record["steps"] == 72 and record["step_ms"] > 0
+    assert record["step_ms_fresh"] > 0 and ("lost_backward" in record) is (model == "mondeq")
     assert ("limit" in record) is model.startswith("sim") and ("solver_steps_test" in record) is (model == "mondeq")
     if model == "sim-one-oblique":
         assert record["limit"]["idempotency"] < 1e-9 and record["limit"]["drift"] < 1e-4
+
+
+def test_a_deq_is_timed_with_both_of_its_solvers_and_a_step_changes_nothing(data, tmp_path):
+    chosen = SIMTrainConfig(model="deq", dataset="small_digits", epochs=1, batch_size=300, learning_rate=5e-3)
+    record = sim_mnist.learn(chosen, data, tmp_path / "run")
+    assert record["plain"]["solver_steps_test"] != record["solver_steps_test"] and record["plain"]["answer_ms"] > 0
+    assert abs(record["plain"]["accuracy_test"] - record["accuracy_test"]) < 0.01 and record["lost_backward"] >= 0
+    row = sim_mnist.summary([record])[0]
+    assert row["train_s_estimate"] == (record["step_ms"] + record["step_ms_fresh"]) / 2 * record["steps"] / 1e3
+    assert "by plain iteration" in sim_mnist.table([record])
+    chosen = config("sim-one-free", stem="conv")
+    task = SIMTask(chosen, data["train"], data["validation"], torch.device("cpu"))
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    assert any("running_mean" in k for k in before)
+    sim_mnist._step_seconds(task, chosen)
+    assert all(torch.equal(v, before[k]) for k, v in task.model.state_dict().items())
 
 
 def test_inputs_have_mean_0_and_deviation_1_and_batches_are_whole(data):
@@ -79,6 +96,15 @@ def test_the_command_skips_what_is_there_and_saves(tmp_path, monkeypatch, capsys
     before = kept.stat().st_mtime_ns
     assert cli.main([*command, "--seeds", "1"]) == 0 and kept.stat().st_mtime_ns == before
     assert json.loads(kept.read_text())["settings"]["epochs"] == 1
+    assert saved.command == (
+        "kpm sim mnist --stem dense --epochs 1 --learning-rate 0.005 --models sim-one-free mondeq --seeds 1 2 "
+        "--dataset small_digits --save"
+    )
+    first = json.loads(kept.read_text())
+    kept.write_text(json.dumps(first | {"step_ms": None}))
+    assert cli.main([*command, "--seeds", "1", "2", "--no-run", "--again"]) == 0
+    second = json.loads(kept.read_text())
+    assert second["step_ms"] > 0 and second["loss_test"] == first["loss_test"]
     assert cli.main([*command, "--seeds", "1", "--learning-rate", "0.1"]) == 2
     assert "was run with other settings" in capsys.readouterr().err
 

@@ -39,12 +39,9 @@ def test_copy_sequences_have_the_published_layout():
 
 
 def test_a_causal_sim_begins_to_copy():
-    found = sim_extras.copy_memory(delay=2, steps=40)
-    assert (
-        found.loss < 1.1 * found.memoryless
-        and found.accuracy > 0.5
-        and found.memoryless == pytest.approx(0.9452, abs=1e-4)
-    )
+    found = sim_extras.copy_memory(delay=2, steps=80, rate=1e-2)
+    assert found.memoryless == pytest.approx(0.9452, abs=1e-4)  # without memory, one of eight is right
+    assert found.accuracy_last > 0.3 and found.loss < 0.75 * found.memoryless
 
 
 def test_an_image_is_learnt_from_every_other_pixel():
