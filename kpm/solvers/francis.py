@@ -42,10 +42,7 @@ def _eigenvalues(c, h, values):
         h[j, j - 1] = 1.0
     if not _balance(h) or not _francis(h, values):
         return False
-    for j in range(order):  # products of large numbers may have run over
-        if not np.isfinite(values[j]):
-            return False
-    return True
+    return np.isfinite(values).all()  # products of large numbers may have run over
 
 
 @compiled

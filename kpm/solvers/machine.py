@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,7 +21,17 @@ _SHARE = 64  # members of a batch that are worth a thread
 
 # Sums may be taken in any order, so that they fill vector registers, and quotients by way of reciprocals; NaN and
 # infinity stay what they are.
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp"})
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp"}}
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` in machine code, kept on disk; where no folder can be written to, made anew in each process."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        return numba.njit(**_OPTIONS)(function)
 
 
 def in_threads(function: Callable[..., None], *arrays: NDArray) -> None:
