@@ -147,8 +147,8 @@ def targets(operator: Tensor, clean: Tensor, labels: Tensor, harmful: Tensor, ki
         Classes of the clean rows, int64 ``(n,)``; looked at for ``"centroid"`` only.
     harmful : Tensor ``(m, p)``
     kind : {"nearest", "shared", "centroid"}
-        To each row the image of the nearest clean row; to all rows that of the first one (as published in the end); to
-        all rows the mean image of the class whose mean is nearest to theirs.
+        To each row the image of the nearest clean row; to all rows that of the first one (as in the paper's public
+        notebook; which row is the first matters); to all rows the mean image of the class whose mean is nearest.
     """
     pick("target", kind, TARGETS)
     a, c, h = operator.double(), clean, harmful  # distances in the dtype they come in: they only choose

@@ -88,7 +88,8 @@ def surrogate(result: Result) -> dict[str, float]:
     """How well a linear system stands in for a classifier's layers, and the edit that forgets the result's class."""
     assert result.checkpoint is not None
     model = checkpoint.load_as(Surrogate, paths.root() / result.checkpoint.file)[0]
-    train, test = (datasets.load(result.dataset, split, "real") for split in ("train", result.split))
+    rows = kae_experiment.EXPERIMENTS[result.dataset].rows
+    train, test = (datasets.load(result.dataset, split, "real") for split in (rows, result.split))
     observed = [(kae_experiment.observe(model, d.to_float()), d.labels) for d in (train, test)]
     found = kae_experiment.fidelity(model, test.to_float(), test.labels)
     one = kae_experiment.unlearn_each(model, *observed, [int(result.metrics["forgotten"])], ["shared"])[0][1]

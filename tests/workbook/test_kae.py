@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kpm import cli, datasets
-from kpm.analysis.unlearning import TARGETS
+from kpm.analysis.unlearning import TARGETS, forget, rows_of, unlearning_report
 from kpm.models.surrogate import Surrogate, SurrogateConfig
 from kpm.training import checkpoint
 from kpm.workbook import kae_command, kae_experiment, kae_plots, results
@@ -50,8 +50,13 @@ def test_from_training_to_the_table(tiny, tmp_path, capsys):
     ]
     masked, retrained = details["baselines"][3], details["baselines"][5]
     assert masked["forget_after"] == 0 == retrained["forget_after"]  # neither can answer with the class
-    assert set(details["probes"]) == {"before", *TARGETS} and len(details["by_row"]) == 20
-    assert details["by_row"][0] == [row["forget_after"], row["retain_after"]]  # the first row is the published choice
+    assert set(details["probes"]) == {"before", *TARGETS, "without", "pixels"} and len(details["by_row"]) == 20
+    assert details["by_row"][0][:2] == [
+        row["forget_after"],
+        row["retain_after"],
+    ]  # the first row, as published
+    assert metrics["centroid_probe_forgotten"] == details["probes"]["centroid"][-1]["forgotten"]
+    assert "shuffled" not in details  # edits come from the training samples themselves
     assert len(details["pieces"]["network"]) == 3 and details["pieces"]["network"][-1] == 3
     assert len(details["pieces"]["surrogate"]) == 6 and set(details["variants"]) == {"free"}
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("run/*/best.safetensors")}
@@ -67,6 +72,8 @@ def test_mistakes_are_named(tiny, tmp_path, capsys):
     assert "classes: 3 is no class, expected 0 to 2" in capsys.readouterr().err
     assert cli.main(["kae", "yinyang", "--save", "--checkpoint-file", "x"]) == 2
     assert "save: a surrogate that is shipped is trained here" in capsys.readouterr().err
+    assert cli.main(["kae", "yinyang", "--save", "--classes", "1"]) == 2
+    assert "save: means of the results file are over all classes" in capsys.readouterr().err
     assert cli.main(["kae", "yinyang", "--checkpoint-file", "x"]) == 2
     assert "no checkpoint 'x'" in capsys.readouterr().err
     with pytest.raises(results.UserError, match="blobs is a stand-in"):
@@ -91,6 +98,24 @@ def test_what_is_measured_of_a_surrogate(surrogate):
     by_class = [float(answers[data.labels == c].double().mean()) for c in range(3)]
     assert found["accuracy_test"] == pytest.approx(np.mean(by_class)) and 0 <= found["agreement"] <= 1
     assert found["fvu_state"] > 0.5 and abs(found["distance_r_last"]) <= 1  # it was never trained
+
+
+def test_the_order_of_the_rows_chooses_the_shared_target(surrogate):
+    """Edits come from the rows that are given, in their order; the same edit from the training order stands beside."""
+    data = [blobs("train"), blobs("validation", 60), blobs("test", 60)]
+    order = torch.arange(len(data[0])).flip(0)
+    turned = dataclasses.replace(data[0], values=data[0].values[order], labels=data[0].labels[order])
+    plan = dataclasses.replace(TINY, variants={})
+    metrics, details = kae_command.measure(plan, surrogate, data, [2], rows=turned)
+    plain, _ = kae_command.measure(plan, surrogate, data, [2])
+    assert metrics["shuffled_forget_accuracy"] == plain["forget_accuracy"] == details["shuffled"]["forget_after"]
+    assert metrics["shuffled_retain_accuracy"] == plain["retain_accuracy"]
+    z, z_test = (kae_experiment.observe(surrogate, d.to_float()) for d in (turned, data[-1]))
+    edit = forget(rows_of(z, turned.labels, 2), surrogate.kae.power())
+    assert metrics["forget_accuracy"] == unlearning_report(surrogate, z_test, data[-1].labels, edit).forget_after
+    one = next(r for r in details["edits"] if (r["target"], r["rho"]) == ("shared", 0.1))
+    assert one["change"] == pytest.approx(edit.change) and abs(one["change"] - details["shuffled"]["change"]) > 1e-6
+    assert "without" not in details["probes"] and len(details["probes"]["pixels"]) == 3
 
 
 def test_publish_says_how_a_surrogate_is_shipped(surrogate, tmp_path, capsys):
