@@ -8,6 +8,7 @@ HEADLINES = (
     "centroid_retain_accuracy", "rows_that_forget", "shuffled_forget_accuracy", "distance_r_first",
     "accuracy_test_dense_sim_one_free",
     "accuracy_test_dense_sim_one_oblique", "accuracy_test_dense_mondeq", "accuracy_test_dense_feed_forward",
+    "accuracy_test_dense_sim_two_free", "accuracy_test_dense_sim_two_oblique", "accuracy_test_dense_weight_tied",
     "accuracy_test_dense_deq", "limit_error_ring5_oblique_short", "limit_error_ring5_oblique_enough",
     "cycle_average_error",
     "cycle_learnt_omega_error", "mse_clean_last_frame_h1", "mse_clean_linear_h1", "mse_corrupted_last_frame_h1",

@@ -77,12 +77,16 @@ def photograph(side: int = 64) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFit:
-    """A SIM's picture ``(side, side, 3)`` and its peak signal-to-noise ratios, dB, on the four quarters of pixels."""
+    """A SIM's picture ``(height, width, 3)`` and its peak signal-to-noise ratios, dB, on three quarters of the pixels.
+
+    `psnr_neighbours` is the ratio, on those of the test, of the mean of the four nearest pixels seen.
+    """
 
     image: Tensor
     psnr_train: float
     psnr_validation: float
     psnr_test: float
+    psnr_neighbours: float
 
 
 def image_regression(
@@ -120,8 +124,16 @@ def image_regression(
     with torch.no_grad():
         drawn = model.eval()(places.flatten(0, 1)).view_as(image)
 
-    def psnr(rows: slice, columns: slice) -> float:
-        return float(-10 * F.mse_loss(drawn[rows, columns], image[rows, columns]).log10())
+    def psnr(rows: slice, columns: slice, guess: Tensor) -> float:
+        return float(-10 * F.mse_loss(guess, image[rows, columns]).log10())
 
     even, odd = slice(0, None, 2), slice(1, None, 2)
-    return ImageFit(drawn.clamp(0, 1), psnr(even, even), psnr(even, odd), psnr(odd, odd))
+    ratios = [psnr(*where, drawn[where]) for where in ((even, even), (even, odd), (odd, odd))]
+    return ImageFit(drawn.clamp(0, 1), *ratios, psnr(odd, odd, _neighbours(image)))
+
+
+def _neighbours(image: Tensor) -> Tensor:
+    """Pixels of odd rows and columns as the mean of the four of even ones around; at an edge, the last is repeated."""
+    seen = F.pad(image[::2, ::2].permute(2, 0, 1), (0, 1, 0, 1), mode="replicate")
+    mean = F.avg_pool2d(seen, 2, 1).permute(1, 2, 0)
+    return mean[: image.shape[0] // 2, : image.shape[1] // 2]

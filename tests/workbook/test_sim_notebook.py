@@ -50,6 +50,9 @@ def test_an_image_is_learnt_from_every_other_pixel():
     fit = sim_extras.image_regression(photo, size=48, sigma=0.2, steps=80)
     flat = -10 * float((photo[1::2, 1::2] - photo[::2, ::2].mean((0, 1))).square().mean().log10())
     assert fit.psnr_train > fit.psnr_test > flat and fit.image.shape == photo.shape
+    assert torch.allclose(sim_extras._neighbours(photo)[2, 3], photo[4:7:2, 6:9:2].mean((0, 1)))
+    assert torch.allclose(sim_extras._neighbours(photo)[-1, -1], photo[-2, -2])
+    assert flat < fit.psnr_neighbours < 40
     with pytest.raises(ValueError, match=r"image: expected floats \(height, width, 3\)"):
         sim_extras.image_regression(photo[..., 0])
 
