@@ -7,6 +7,8 @@ meanwhile. It needs no lock and no clock, only that the storage numbers its tria
 - the k-th trial that is no retry has place k;
 - a trial that failed without an error of its own was lost with its worker; anybody may add a retry of it, and of
   several retries of one trial the one with the lowest number counts, the others count nothing;
+- a trial whose worker was asked to end, or could not work for a reason that is none of the trial's, notes that it was
+  ``interrupted``: it is retried like a lost one, but not counted as a death;
 - a lost trial has failed for good before it is retried, so a worker that comes back late cannot finish it.
 """
 
@@ -85,7 +87,9 @@ def apply(config: TrainConfig, ranges: Mapping[str, Range], drawn: Mapping[str, 
 def sampler(kind: Literal["random", "tpe"], seed: int, place: int) -> optuna.samplers.BaseSampler:
     """What draws the settings of a place. Random ones depend on seed and place alone, not on who draws them when."""
     own = mix(seed, place) % 2**32
-    return optuna.samplers.TPESampler(seed=own) if kind == "tpe" else optuna.samplers.RandomSampler(seed=own)
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(seed=own, multivariate=False)  # else a trial may draw before it has a place
+    return optuna.samplers.RandomSampler(seed=own)
 
 
 def rungs(steps: int, pruner: Literal["none", "asha"]) -> list[int]:
@@ -122,7 +126,8 @@ class Place:
             return self.last.state.name.lower()
         if "error" in self.last.user_attrs:
             return "failed"
-        return "lost" if len(self.attempts) <= RETRIES else "given up"
+        deaths = sum("interrupted" not in attempt.user_attrs for attempt in self.attempts)
+        return "lost" if deaths <= RETRIES else "given up"
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import re
 import threading
 import time
 import warnings
@@ -26,6 +28,7 @@ from optuna.trial import FrozenTrial
 from kpm.errors import UserError
 
 _LOCK_S = 30  # Optuna's: a lock of the journal older than this is of a dead process
+_TRIES = 5  # to open a database: of several hosts that make its tables at once, one succeeds
 
 
 def is_url(storage: str) -> bool:
@@ -33,10 +36,14 @@ def is_url(storage: str) -> bool:
 
 
 def shown(storage: str) -> str:
-    """A storage as it may be printed: without the password."""
+    """A storage as it may be printed: without the password, and without the query, which may hold one too."""
     scheme, mark, rest = storage.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{mark}{user.split(':')[0]}{at}{host}"
+    if not mark:
+        return storage
+    login = re.match(r"([^:/?@]*)(:[^@]*)?@", rest)  # as SQLAlchemy reads it
+    host = rest[login.end() :] if login else rest
+    user = f"{login[1]}@" if login else ""
+    return f"{scheme}{mark}{user}{host.partition('?')[0].rpartition('@')[2]}"
 
 
 def connect(storage: str, grace_s: float) -> optuna.storages.BaseStorage:
@@ -52,22 +59,41 @@ def connect(storage: str, grace_s: float) -> optuna.storages.BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         mend(path)
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    from sqlalchemy.exc import OperationalError
+
+    for left in reversed(range(_TRIES)):
+        try:
+            return _database(storage, grace_s)
+        except ImportError as error:
+            raise UserError(f"storage {shown(storage)}: no driver ({error}); pip install 'kpm[postgresql]'") from None
+        except Exception as error:  # SQLAlchemy's, psycopg's and the driver's own
+            nobody_answers = isinstance(error, OperationalError) and "sqlite" not in storage
+            if nobody_answers or not left:
+                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(f"storage {shown(storage)}: {said}") from None
+            time.sleep(random.uniform(0.05, 0.4))
+    raise AssertionError
+
+
+def _database(storage: str, grace_s: float) -> _Database:
     url = storage.replace("postgresql://", "postgresql+psycopg://", 1)  # the driver of kpm[postgresql]
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=max(1, round(grace_s / 4)),
-                grace_period=max(2, round(grace_s)),
-            )
-    except ImportError as error:
-        raise UserError(f"storage {shown(storage)}: no driver ({error}); pip install 'kpm[postgresql]'") from None
-    except Exception as error:  # SQLAlchemy's, psycopg's and the driver's own
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"storage {shown(storage)}: {said}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _Database(
+            url,
+            engine_kwargs=options,
+            heartbeat_interval=max(1, round(grace_s / 4)),
+            grace_period=max(2, round(grace_s)),
+        )
+
+
+class _Database(optuna.storages.RDBStorage):
+    """A silent trial is not stale while its worker is alive on this machine: it may have been stopped for a while."""
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        stale = super()._get_stale_trial_ids(study_id)  # what Optuna itself asks too, before every trial
+        return [number for number in stale if not _works_here(self.get_trial(number))]
 
 
 def mend(path: Path) -> bool:
@@ -144,8 +170,13 @@ class Watch:
         return last == beat and now - since > self._grace_s
 
 
+def _works_here(trial: FrozenTrial) -> bool:
+    who = trial.user_attrs.get("worker")
+    return bool(who) and who["machine"] == machine() and _alive(who["pid"], who["started"])
+
+
 def fail_silent(study: optuna.Study) -> None:
-    """Fail the trials in a database whose heartbeat has stopped."""
+    """Fail the trials in a database whose heartbeat has stopped, but those of workers alive on this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)

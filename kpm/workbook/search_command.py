@@ -65,7 +65,7 @@ def search_command(
         fixed: Settings that were given as flags.
 
     Returns:
-        0 if all trials are finished, 1 if not, 128 + the signal's number if interrupted.
+        0 if all trials are finished, 1 if not or if one was given up, 128 + the signal's number if interrupted.
     """
     for name, value in (("trials", trials), ("workers", workers), ("top", top)):
         if value < 1:
@@ -100,14 +100,19 @@ def search_command(
     found = search_run.run(job, workers, display=functools.partial(_print, trials))
     states = [place.state for place in found.places]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    deaths = f"; workers killed and replaced: {found.died}" if found.died else ""
-    print(f"{counts} in {duration(found.wall_s)}{deaths}")
+    ends = {
+        "killed and replaced": found.died,
+        "ended by an error of their own": found.errors,
+        "ended by a signal": found.ended,
+    }
+    said = "".join(f"; workers {how}: {number}" for how, number in ends.items() if number)
+    print(f"{counts} in {duration(found.wall_s)}{said}")
     if found.best is not None:
         _print_best(found.best, job.config, job.ranges, job.folder)
     if found.signal:
         print("interrupted: the same command goes on")
         return 128 + found.signal
-    return int(not found.finished)
+    return int(not found.finished or "given up" in states)
 
 
 def _show(storage: str, study: str, out: Path, top: int) -> int:

@@ -19,6 +19,7 @@ from kpm.training.state import StopOnSignal
 from kpm.workbook.search_worker import Job, work
 
 _POLL_S = 0.5
+_LONGEST_S = 10.0  # between two looks at the trials, however many there are
 _END_S = 90.0  # for workers to save, after they were asked to end
 
 Display = Callable[[Place, int], None]
@@ -26,13 +27,18 @@ Display = Callable[[Place, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search has come to: all places, a signal that stopped it, how many workers died or gave up."""
+    """What a search has come to: all places, and a signal that stopped it.
+
+    Of its workers `died` were killed and replaced, `errors` ended by an error of their own, `ended` by a signal that
+    was sent to them alone.
+    """
 
     places: tuple[Place, ...]
     wall_s: float
     signal: int | None = None
     died: int = 0
     errors: int = 0
+    ended: int = 0
 
     @property
     def finished(self) -> bool:
@@ -81,13 +87,14 @@ def run(job: Job, workers: int, display: Display = lambda place, done: None) -> 
     """Do the trials that a search still owes; `display` gets every place as it is finished, and how many are.
 
     The first SIGINT or SIGTERM asks the workers to save and end; what they were at goes back to the queue. A worker
-    that is killed is replaced and its trial tried again; one that ends with an error of its own is not replaced.
+    that is killed is replaced and its trial tried again; one that ends with an error of its own, or by a signal that it
+    was sent alone, is not replaced.
     """
     began = time.monotonic()
     study, storage = open_study(job)
     watch = search_storage.Watch(storage, job.grace_s)
     context = multiprocessing.get_context("spawn")  # forked processes would share the locks of torch's threads
-    died = errors = 0
+    died = errors = ended = 0
 
     def start() -> Any:
         process = context.Process(target=work, args=(job, os.getpid()))
@@ -112,23 +119,34 @@ def run(job: Job, workers: int, display: Display = lambda place, done: None) -> 
         try:
             pause = _POLL_S
             while team and not stop.asked:
-                time.sleep(pause)
+                _sleep(pause, stop)
                 looked = time.monotonic()
                 found = look()
-                pause = max(_POLL_S, 9 * (time.monotonic() - looked))  # of many trials, a tenth of the time at most
+                # Of many trials, a tenth of the time at most.
+                pause = min(_LONGEST_S, max(_POLL_S, 9 * (time.monotonic() - looked)))
                 for process in [p for p in team if not p.is_alive()]:
                     team.remove(process)
                     died += process.exitcode < 0
-                    errors += process.exitcode > 0
+                    by_signal = not stop.asked and process.exitcode > 128
+                    ended += by_signal
+                    errors += process.exitcode > 0 and not by_signal
                     if process.exitcode < 0 and not all(place.finished for place in found):
                         team.append(start())
         finally:
             _end(team)
             found = look()
     if all(place.finished for place in found):
+        top = search.best(found)
         for place in found:
-            search_trial.tidy(job.trial_folder(place.number), keep=place is search.best(found))
-    return Found(tuple(found), time.monotonic() - began, stop.asked, died, errors)
+            search_trial.tidy(job.trial_folder(place.number), keep=place is top)
+    return Found(tuple(found), time.monotonic() - began, stop.asked, died, errors, ended)
+
+
+def _sleep(seconds: float, stop: StopOnSignal) -> None:
+    """Sleep, but not on when the search was asked to stop."""
+    until = time.monotonic() + seconds
+    while not stop.asked and (left := until - time.monotonic()) > 0:
+        time.sleep(min(_POLL_S, left))
 
 
 def _end(team: list[Any]) -> None:

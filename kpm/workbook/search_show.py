@@ -31,7 +31,7 @@ def line(place: Place) -> str:
     value = "" if last.value is None else f"held-out MSE {last.value:.4e}"
     settings = " ".join(f"{_NAMES.get(name, name)}={_short(v)}" for name, v in last.params.items())
     again = f"attempt {len(place.attempts)}" if len(place.attempts) > 1 else ""
-    why = last.user_attrs.get("error", last.user_attrs.get("note", ""))
+    why = last.user_attrs.get("error", last.user_attrs.get("interrupted", ""))
     took = duration(last.duration.total_seconds()) if last.duration else ""
     return "  ".join(filter(None, (f"place {place.number}", place.state, value, settings, took, again, why)))
 

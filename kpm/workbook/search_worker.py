@@ -22,6 +22,7 @@ from kpm import datasets, environment, files
 from kpm.errors import UserError
 from kpm.training import search, search_storage, search_trial
 from kpm.training.config import TrainConfig
+from kpm.training.run_folder import about
 from kpm.training.search_trial import Data
 
 _POLL_S = 1.0
@@ -65,6 +66,10 @@ class Job:
         return search_trial.folder_of(self.folder, place)
 
 
+# What settings that do not work raise: a result too.
+_RESULTS = (ArithmeticError, search_trial.Failed)
+
+
 class NotOwed(Exception):
     """A trial that counts nothing: one too many, or a second retry of the same one."""
 
@@ -90,6 +95,9 @@ def work(job: Job, parent: int) -> None:
         storage = search_storage.connect(job.storage, job.grace_s)
         study = optuna.load_study(study_name=job.study, storage=storage)
         _work(job, study, storage, stop)
+    except UserError as error:
+        print(f"worker {os.getpid()}: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
     except Exception as error:  # a full disk, a database that is gone: the trial is left to be tried again
         print(f"worker {os.getpid()}: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr, flush=True)
         sys.exit(1)
@@ -109,6 +117,8 @@ def _work(job: Job, study: optuna.Study, storage: optuna.storages.BaseStorage, s
     data = job.data(job.config)
     steps = search_trial.total_steps(job.config, len(data[0]))
     study.pruner = search.make_pruner(job.pruner, steps)
+    study.sampler = search.sampler(job.sampler, job.config.seed, 0)  # draws nothing: each place brings its own
+    used = about(*data)
     rungs = search.rungs(steps, job.pruner)
     report = _kept_report(study, job.config.seed)
     me = search_storage.worker()
@@ -125,6 +135,7 @@ def _work(job: Job, study: optuna.Study, storage: optuna.storages.BaseStorage, s
             return _trial(job, trial, place, data, rungs, report, stop)
 
     while not stop.signal:
+        _check_data(study, used)
         owed = [p for p in search.places(study.get_trials(deepcopy=False), job.trials) if not p.finished]
         if not owed:
             return
@@ -132,7 +143,7 @@ def _work(job: Job, study: optuna.Study, storage: optuna.storages.BaseStorage, s
             time.sleep(_POLL_S)  # the rest is with other workers; should one die, its trial comes back
             continue
         try:
-            study.optimize(objective, n_trials=1, catch=(NotOwed, search_trial.Interrupted, UserError, ArithmeticError))
+            study.optimize(objective, n_trials=1, catch=(NotOwed, *_RESULTS, search_trial.Interrupted))
         except (UpdateFinishedTrialError, ValueError) as error:
             if isinstance(error, ValueError) and not str(error).startswith("Cannot tell"):
                 raise
@@ -140,6 +151,17 @@ def _work(job: Job, study: optuna.Study, storage: optuna.storages.BaseStorage, s
             print(f"worker {os.getpid()}: overtaken ({error})", file=sys.stderr, flush=True)
         else:
             _tidy(job, study, done[-1] if done else -1)
+
+
+def _check_data(study: optuna.Study, used: dict[str, Any]) -> None:
+    """`UserError` if the trials of a study were trained on other data than here, as where a host has a stand-in."""
+    used = json.loads(json.dumps(used))
+    kept = study.user_attrs.get("data")
+    if kept is None:
+        study.set_user_attr("data", used)
+    elif kept != used:
+        was, now = (", ".join(f"{part} {d}" for part, d in said.items()) for said in (kept, used))
+        raise UserError(f"study {study.study_name!r} is searched on other data ({was}) than is found here ({now})")
 
 
 def _trial(
@@ -165,16 +187,19 @@ def _trial(
             stop=trial.should_prune,
             device=job.device,
             save_every_s=job.save_every_s,
+            asked=lambda: stop.signal,
         )
     except search_trial.Interrupted as error:
         stop.signal = error.signal
+        trial.set_user_attr("interrupted", str(error))
         raise
-    except ArithmeticError as error:  # a loss that is not finite: settings that do not work are a result too
-        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+    except _RESULTS as error:
+        name = "" if isinstance(error, search_trial.Failed) else f"{type(error).__name__}: "
+        trial.set_user_attr("error", f"{name}{error}")
         raise
-    except UserError as error:
-        trial.set_user_attr("note", str(error))
-        raise
+    except UserError as error:  # whoever gets the retry would fail like this worker, which ends: no fault of the trial
+        trial.set_user_attr("interrupted", str(error))
+        raise UserError(f"place {place}: {error}") from error
     kept = {"place": place, "trial": trial.number, "config": dataclasses.asdict(config), "metrics": found}
     files.write_json(folder / "trial.json", {**kept, "environment": report[1]})
     trial.set_user_attr("metrics", found)

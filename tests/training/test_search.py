@@ -181,6 +181,7 @@ def test_a_journal_that_is_damaged_elsewhere_is_refused(tmp_path, damage):
     [
         ("postgresql://me:secret@127.0.0.1:1/none", r"storage postgresql://me@127.0.0.1:1/none"),
         ("mysql+nodriver://me:secret@x/y", r"storage mysql\+nodriver://me@x/y"),
+        ("mysql+nodriver://x:1/y?user=a&password=me:secret", r"storage mysql\+nodriver://x:1/y: "),
     ],
 )
 def test_a_database_that_is_not_there(storage, words):

@@ -32,6 +32,12 @@ def children():
     return [p for p in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
 
 
+def trains(job, place):
+    """Whether the trial of a place has made a few steps: before, its worker may be anywhere."""
+    log = job.trial_folder(-1 if place is None else place) / "log.jsonl"
+    return log.is_file() and len(log.read_text().splitlines()) >= 3
+
+
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_worker_and_a_stopped_search_cost_nothing(tmp_path, monkeypatch, capsys):
@@ -42,7 +48,7 @@ def test_a_killed_worker_and_a_stopped_search_cost_nothing(tmp_path, monkeypatch
         """Kill the first worker that trains; once that trial was found lost and a place is finished, send SIGTERM."""
         failed = repair(study, wanted, dead)
         running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
-        at_work = [t for t in running if "report" in t.user_attrs]
+        at_work = [t for t in running if trains(job, search.place_of(t.number, study.get_trials(), wanted))]
         if not killed and at_work:
             killed.append(at_work[0].number)
             os.kill(at_work[0].user_attrs["worker"]["pid"], signal.SIGKILL)
