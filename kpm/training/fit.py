@@ -154,7 +154,7 @@ def fit(
     run = RunFolder(Path(folder), config, task.about, resume, writes=team.first)
     with run:
         team.wait()  # the first has the folder now: nobody else writes what the others read
-        tensors, meta = checkpoint.read(run.last) if run.can_resume else ({}, {})
+        tensors, meta = run.resumed(team)
         state = Progress(**meta["progress"]) if meta else Progress()
         optimizer = torch.optim.AdamW(
             model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True

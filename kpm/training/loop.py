@@ -78,7 +78,7 @@ def train(
     ------
     UserError
         If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for; if the
-        batch cannot be cut into equal shares of the processes.
+        processes see different folders; if the batch cannot be cut into equal shares of the processes.
     NonFiniteLoss
         If a loss term or the gradient norm is not finite; names step and term. The last checkpoint stays as it is.
     """
@@ -96,7 +96,7 @@ def train(
     with run:
         team.wait()  # the first has the folder now: nobody else writes what the others read
         train_data, validation_data = (d.to(where) for d in data)
-        tensors, meta = checkpoint.read(run.last) if run.can_resume else ({}, {})
+        tensors, meta = run.resumed(team)
         state = Progress(**meta["progress"]) if meta else Progress(precision=config.precision)
         if state.precision == "auto":
             state.precision = hardware.faster_precision(where)

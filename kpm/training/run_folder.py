@@ -6,13 +6,16 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from kpm import files
 from kpm.errors import UserError
+from kpm.training import checkpoint
+from kpm.training.team import Team
 
 # How far to train is not what a run is: it may be changed on resuming.
 _MAY_CHANGE = ("epochs", "steps")
@@ -70,7 +73,7 @@ class RunFolder:
     ------
     UserError
         If the folder holds a run of other parameters or data (named), a run and `resume` is false, one whose checkpoint
-        to resume from is gone, or is in use.
+        to resume from is gone, or is in use; if its file system has no locks.
     """
 
     def __init__(self, folder: Path, config: Any, about: dict[str, dict[str, Any]], resume: bool, writes: bool = True):
@@ -82,9 +85,15 @@ class RunFolder:
         self._resume = resume
         self._lock: Any = None
 
-    @property
-    def can_resume(self) -> bool:
-        return self._resume and self.last.is_file()
+    def resumed(self, team: Team) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and meta of the last state, empty for a new run; `UserError` unless all of `team` read the same."""
+        tensors, meta = checkpoint.read(self.last) if self._resume and self.last.is_file() else ({}, {})
+        if not team.agree(zlib.crc32(json.dumps(meta).encode())):
+            what = f"step {meta['progress']['step']}" if meta else "no state"
+            raise UserError(
+                f"run folder {self.folder}: processes see different states of it (here {what}); all nodes must share it"
+            )
+        return tensors, meta
 
     def meta(self, model: nn.Module, state: Any) -> dict[str, Any]:
         return {
@@ -113,9 +122,12 @@ class RunFolder:
             raise UserError(f"run folder {self.folder}: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             self._lock.close()
-            raise UserError(f"run folder {self.folder.name!r} is in use by another process") from None
+            if isinstance(error, BlockingIOError):
+                raise UserError(f"run folder {self.folder.name!r} is in use by another process") from None
+            reason = f"its file system has no locks ({error.strerror}); choose a folder on another"
+            raise UserError(f"run folder {self.folder}: {reason}") from error
         try:
             self._check()
         except BaseException:
@@ -124,15 +136,9 @@ class RunFolder:
         return self
 
     def _check(self) -> None:
-        path, name = self.folder / "config.json", self.folder.name
-        if not path.is_file():
+        name, before = self.folder.name, self._before()
+        if before is None:
             return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(before, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            raise UserError(f"run folder {name!r}: config.json is damaged ({error})") from error
         new = json.loads(json.dumps({**self.plain_config, "data": self.data}))  # a tuple is a list in the file
         changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
         if changed:
@@ -144,6 +150,23 @@ class RunFolder:
             raise UserError(
                 f"run folder {name!r}: last.safetensors is gone, and starting again would lose the best weights"
             )
+
+    def _before(self) -> dict[str, Any] | None:
+        """What the run in this folder is: by its note or, where that is gone, its weights; None without these too."""
+        path = self.folder / "config.json"
+        if path.is_file():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+                if not isinstance(before, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                raise UserError(f"run folder {self.folder.name!r}: config.json is damaged ({error})") from error
+            return before
+        for path in (self.last, self.best):
+            if path.is_file():
+                _, meta = checkpoint.read(path)
+                return {**meta.get("train", {}), "data": meta.get("data", self.data)}
+        return None
 
     def __exit__(self, *exc: object) -> None:
         if not self.writes:

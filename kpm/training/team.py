@@ -27,6 +27,7 @@ for name in ("lightning_fabric", "lightning.fabric"):  # it announces itself at 
     logging.getLogger(name).setLevel(logging.WARNING)
 
 _GRACE_S = 60.0
+_LEFT = "another process of this training has ended; its own message says why"
 
 
 def launched() -> bool:
@@ -103,6 +104,13 @@ class Team:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return tuple(found.tolist())
 
+    def agree(self, *numbers: int) -> bool:
+        """Whether each number is the same in all processes; `UserError` if one has left."""
+        try:
+            return self.largest(*numbers) == tuple(-n for n in self.largest(*(-n for n in numbers)))
+        except RuntimeError as error:  # the connection to it is closed
+            raise UserError(_LEFT) from error
+
     def say(self, text: str) -> None:
         """Print `text` once."""
         if self.first:
@@ -113,7 +121,7 @@ class Team:
         try:
             self.fabric.barrier()
         except RuntimeError as error:  # the connection to it is closed
-            raise UserError("another process of this training has ended; its own message says why") from error
+            raise UserError(_LEFT) from error
 
 
 def _leave_with(parent: int, every_s: float = 0.5) -> None:

@@ -18,6 +18,7 @@ from kpm.training import checkpoint
 from kpm.training.fit import fit
 from kpm.training.loop import train
 from kpm.training.run_folder import Log, RunFolder
+from kpm.training.team import Team
 from tests.processes import as_torchrun, die, ended, start
 from tests.training.conftest import moving_squares, small
 from tests.training.test_fit import CONFIG, Regression
@@ -358,6 +359,22 @@ def test_a_team_on_a_folder_in_use_is_refused_as_one(tmp_path):
         process = start(as_torchrun(2, lambda: command(folder)))
         assert ended(process) == 2
     assert not (folder / "log.jsonl").exists()
+
+
+def test_a_team_that_sees_different_folders_is_refused_as_one(tmp_path):
+    """As on nodes that share none: one process finds no state, or a state of the same step that is another."""
+    for name in ("none/0", "other/0", "other/1"):
+        plain(tmp_path / name, max_hours=0)  # one step; its wall time is its own
+
+    def body() -> int:
+        team, rank = Team(torch.device("cpu")), os.environ["RANK"]
+        for name in ("none", "other"):
+            with pytest.raises(UserError, match="processes see different states of it"):
+                plain(tmp_path / name / rank, team=team)
+        return 0
+
+    assert ended(start(as_torchrun(2, body))) == 0
+    assert saved_step(tmp_path / "none/0") == 1 and not (tmp_path / "none/1/log.jsonl").exists()
 
 
 def alive(pid: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import math
 import os
 import signal
@@ -101,6 +103,34 @@ def test_other_parameters_or_data_are_refused(tmp_path):
     task.about = {"train": {"name": "other"}, "validation": {"name": "toy"}}
     with pytest.raises(UserError, match=r"other parameters .*'other'"):
         fit(task, CONFIG, tmp_path / "run", resume=True, progress_bar=False)
+
+
+def test_a_run_without_its_note_is_known_by_its_weights(tmp_path):
+    folder, other = tmp_path / "run", dataclasses.replace(CONFIG, learning_rate=0.1, seed=3)
+    fit(Regression(), CONFIG, folder, progress_bar=False)
+    (folder / "config.json").unlink()
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(UserError, match=r"other parameters \(learning_rate 0.3 -> 0.1, seed \d+ -> 3\)"):
+        fit(Regression(), other, folder, resume=True, progress_bar=False)
+    with pytest.raises(UserError, match="use --resume"):
+        fit(Regression(), CONFIG, folder, progress_bar=False)
+    task = Regression()
+    task.about = {"train": {"name": "other"}, "validation": {"name": "toy"}}
+    with pytest.raises(UserError, match=r"other parameters .*'other'"):
+        fit(task, CONFIG, folder, resume=True, progress_bar=False)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    (folder / "last.safetensors").unlink()
+    with pytest.raises(UserError, match=r"last.safetensors is gone"):
+        fit(Regression(), CONFIG, folder, resume=True, progress_bar=False)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refused(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(UserError, match=r"run folder .*run: its file system has no locks \(No locks available\)"):
+        fit(Regression(), CONFIG, tmp_path / "run", progress_bar=False)
 
 
 def test_a_loss_that_is_not_finite_is_named_and_nothing_is_overwritten(tmp_path):
