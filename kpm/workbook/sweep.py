@@ -6,10 +6,12 @@ What succeeded there with the same parameters and code is kept, so a sweep can s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,10 +107,23 @@ def _key(profile: str, point: Mapping[str, Any]) -> str:
 
 def run_cell(cell: Cell) -> tuple[Cell, NotebookRun]:
     """Run a cell, or keep what is there; a notebook that fails is an answer like any other."""
-    done = runner.run(
-        [str(cell.notebook)], cell.profile, cell.parameters, out=cell.folder, resume=True, timeout_s=cell.timeout_s
-    )
+    with _one_thread():
+        done = runner.run(
+            [str(cell.notebook)], cell.profile, cell.parameters, out=cell.folder, resume=True, timeout_s=cell.timeout_s
+        )
     return cell, done.notebooks[0]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Kernels that start in the block compute with one thread, as many run at once; ``OMP_NUM_THREADS`` overrules."""
+    given = "OMP_NUM_THREADS" in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        yield
+    finally:
+        if not given:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def run(grid: Sequence[Cell], workers: int = 1, scheduler: str = "") -> Iterator[tuple[Cell, NotebookRun]]:

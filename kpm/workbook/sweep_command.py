@@ -37,7 +37,8 @@ def sweep_command(
         notebook: Name (01_koopman_and_dmd), number (01) or path.
         grid: YAML file: parameters and lists of values, whose product is taken; a list of such maps is their union.
         profile: quick or paper, for all runs.
-        workers: Processes of one thread on this machine, each running one notebook at a time.
+        workers: Processes on this machine, each running one notebook at a time, with one thread unless
+            OMP_NUM_THREADS says otherwise.
         scheduler: Address of a running Dask scheduler (tcp://HOST:PORT) whose workers run the notebooks instead; they
             must see the same files and have the same packages.
         out: Output folder; out/sweep_NOTEBOOK by default.

@@ -1,13 +1,15 @@
 """Sweeps of a notebook: the grid, the table, what is run again. Workers that die: test_fan_out.py."""
 
 import json
+import os
+import types
 
 import pandas as pd
 import pytest
 
 from kpm import cli
 from kpm.errors import UserError
-from kpm.workbook import runner_plan, session, sweep, sweep_notebook, sweep_plots
+from kpm.workbook import runner_plan, runner_process, session, sweep, sweep_notebook, sweep_plots
 from kpm.workbook.runner_plan import NotebookRun
 from tests.workbook.test_runner import write
 
@@ -119,3 +121,20 @@ def test_what_goes_along_the_axis():
     axes = sweep_plots.plot_sweep(table, "loss", "n", "m").axes[0]
     means = [line for line in axes.lines if line.get_label() == "m = b"]
     assert means[0].get_ydata().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("given", ["", "3"])
+def test_kernels_of_a_sweep_have_one_thread_unless_told_otherwise(tmp_path, monkeypatch, given):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    seen = []
+
+    def run(*args, **how):
+        seen.append(runner_process.environment(2)["OMP_NUM_THREADS"])  # what the runner gives a kernel
+        return types.SimpleNamespace(notebooks=["done"])
+
+    monkeypatch.setattr(sweep.runner, "run", run)
+    cell = sweep.Cell(tmp_path / "a.ipynb", "quick", {}, tmp_path)
+    assert sweep.run_cell(cell) == (cell, "done")
+    assert seen == [given or "1"] and os.environ.get("OMP_NUM_THREADS", "") == given
