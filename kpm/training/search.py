@@ -87,9 +87,7 @@ def apply(config: TrainConfig, ranges: Mapping[str, Range], drawn: Mapping[str, 
 def sampler(kind: Literal["random", "tpe"], seed: int, place: int) -> optuna.samplers.BaseSampler:
     """What draws the settings of a place. Random ones depend on seed and place alone, not on who draws them when."""
     own = mix(seed, place) % 2**32
-    if kind == "tpe":
-        return optuna.samplers.TPESampler(seed=own, multivariate=False)  # else a trial may draw before it has a place
-    return optuna.samplers.RandomSampler(seed=own)
+    return optuna.samplers.TPESampler(seed=own) if kind == "tpe" else optuna.samplers.RandomSampler(seed=own)
 
 
 def rungs(steps: int, pruner: Literal["none", "asha"]) -> list[int]:

@@ -117,7 +117,7 @@ def _work(job: Job, study: optuna.Study, storage: optuna.storages.BaseStorage, s
     data = job.data(job.config)
     steps = search_trial.total_steps(job.config, len(data[0]))
     study.pruner = search.make_pruner(job.pruner, steps)
-    study.sampler = search.sampler(job.sampler, job.config.seed, 0)  # draws nothing: each place brings its own
+    study.sampler = search.sampler(job.sampler, job.config.seed, 0)  # Optuna's own is another; a place brings its own
     used = about(*data)
     rungs = search.rungs(steps, job.pruner)
     report = _kept_report(study, job.config.seed)
