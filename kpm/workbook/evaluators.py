@@ -7,16 +7,21 @@ import dataclasses
 import torch
 
 from kpm import datasets, paths
+from kpm.datasets import quad_link_images
 from kpm.errors import UserError
+from kpm.metrics.film_errors import film_errors
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
 from kpm.metrics.swaps import SwapConfig
+from kpm.models.baselines.dse_films import DSEPredictor
 from kpm.models.channel_basis import ChannelBasis
 from kpm.models.copy_memory import CopyMemoryNet
+from kpm.models.dse import DSE
 from kpm.models.surrogate import Surrogate
 from kpm.training import checkpoint
 from kpm.training.copy_memory import CopyTrainConfig, held_out
-from kpm.workbook import kae_experiment, kann_copy, publish_task
+from kpm.workbook import kae_experiment, kann_copy, publish_task, quad_link_table
+from kpm.workbook.dse_quadlink import WARMUP
 from kpm.workbook.evaluate import films, find_judge, judged
 from kpm.workbook.publish_judge import measured
 from kpm.workbook.results import Result, evaluator
@@ -95,6 +100,18 @@ def surrogate(result: Result) -> dict[str, float]:
     one = kae_experiment.unlearn_each(model, *observed, [int(result.metrics["forgotten"])], ["shared"])[0][1]
     found |= {"forget_before": one.forget_before, "forget_accuracy": one.forget_after}
     return found | {"retain_before": one.retain_before, "retain_accuracy": one.retain_after}
+
+
+@evaluator("dse_quadlink", tolerance=1e-3)
+def filmed(result: Result) -> dict[str, float]:
+    """Errors of the shipped encoder on the test film of its trial, against the frames that came."""
+    assert result.checkpoint is not None
+    model, meta = checkpoint.load_as(DSE, paths.root() / result.checkpoint.file)
+    film = quad_link_images.load("test", meta["size"], meta["corrupted"], meta["trial"])
+    horizons = (quad_link_table.HORIZONS[0], quad_link_table.HORIZONS[-1])
+    # All horizons are judged on the same frames, those from the last horizon on.
+    found = film_errors(DSEPredictor(model), film.frames, {"observed": film.frames}, horizons, WARMUP)
+    return {f"mse_shipped_h{h}": found["observed"][h] for h in horizons}
 
 
 for _name in ("kae_mnist", "kae_yinyang"):

@@ -119,6 +119,10 @@ def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Res
                     metrics[name] = statistics.mean(by_horizon[h])
                     if len(by_horizon[h]) > 1:
                         metrics[f"{name}_std"] = statistics.pstdev(by_horizon[h])
+            shown = path(folder, size, corrupted, method, 0)
+            if checkpoint and corrupted and method == "dse" and shown.is_file():
+                of_one = json.loads(shown.read_text(encoding="utf-8"))["errors"]["observed"]
+                metrics |= {f"mse_shipped_h{h}": of_one[str(h)] for h in (HORIZONS[0], HORIZONS[-1])}
             if method in TABLE_1[size, corrupted]:
                 name, (mean, deviation) = f"mse_{films}_{method}_h1", TABLE_1[size, corrupted][method]
                 paper |= {name: mean, f"{name}_std": deviation}
