@@ -26,7 +26,8 @@ def test_errors_are_those_of_the_definition(scope, dim):
             rollout[i, t] = film[0] @ np.linalg.matrix_power(operator, t)
     found = prediction(model, data, batch_size=12)
     assert found.latent_one_step == pytest.approx(((one - z) ** 2).mean(), rel=1e-6)
-    assert found.latent_rollout == pytest.approx(((rollout - z) ** 2).mean(), rel=1e-6)
+    # Latents are float32, with normalisation folded into convolutions or not; seven steps make more of the difference.
+    assert found.latent_rollout == pytest.approx(((rollout - z) ** 2).mean(), rel=1e-4)
     assert found.latent_scale == pytest.approx(z.reshape(-1, dim).var(0).mean(), rel=1e-6)
     for latents, error in ((one, found.ambient_one_step), (rollout, found.ambient_rollout)):
         drawn = model.decode(torch.from_numpy(latents).float())
