@@ -3,97 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Iterator
-from typing import Any
 
-import torch
 from torch import Tensor
+
+from kpm.datasets.labelled import Labelled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Signals:
-    """Time series of one length, with a class each. Your own are a dataset once they stand in here.
+class Signals(Labelled):
+    """Time series of one length, floating point ``(n, time, channels)``, with a class each; see `Labelled`.
 
-    Attributes
-    ----------
-    values : Tensor
-        Floating point ``(n, time, channels)``.
-    labels : Tensor
-        Class of each series, int64 ``(n,)``. Class 0 is the normal one where there is a normal one.
-    name : str
-        Dataset name; a stand-in has its own.
-    source : {"real", "synthetic"}
-    split : str
-    class_names : tuple of str
-    description : str
-
-    Raises
-    ------
-    ValueError
-        For shapes or types other than these, no series at all, or a label without a class.
+    Your own are a dataset once they stand in here. Class 0 is the normal one where there is a normal one.
     """
 
-    values: Tensor = dataclasses.field(repr=False)
-    labels: Tensor = dataclasses.field(repr=False)
-    name: str
-    source: str = "real"
-    split: str = "train"
     class_names: tuple[str, ...] = ("normal", "anomalous")
-    description: str = ""
 
-    def __post_init__(self) -> None:
-        if self.values.ndim != 3 or not self.values.is_floating_point() or not self.values.numel():
-            have = f"{self.values.dtype} {tuple(self.values.shape)}"
-            raise ValueError(f"values: expected floats (n, time, channels), got {have}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.values.shape[:1]:
-            have = f"{self.labels.dtype} {tuple(self.labels.shape)}"
-            raise ValueError(f"labels: expected int64 ({len(self.values)},), got {have}")
-        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise ValueError(f"labels: expected 0 to {len(self.class_names) - 1}, one of {self.class_names}")
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Values: one series ``(time, channels)`` for an integer, else a batch ``(b, time, channels)``."""
-        if not isinstance(index, slice) and not (isinstance(index, Tensor) and index.ndim):
-            index = operator.index(index)
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index {index} is out of range for {len(self)} series")
-        return self.values[index]
+    axes, kind = ("n", "time", "channels"), "series"
 
     @property
     def anomalous(self) -> Tensor:
         """Whether a series is of any class but the first, bool ``(n,)``."""
         return self.labels != 0
-
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every series once: values ``(b, time, channels)`` and labels ``(b,)``; shuffled if there is a generator."""
-        if size < 1:
-            raise ValueError(f"size: expected 1 or more, got {size}")
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for index in order.to(self.values.device).split(size):
-            yield self.values[index], self.labels[index]
-
-    def to(self, device: torch.device | str) -> Signals:
-        """The same series on `device`."""
-        return dataclasses.replace(self, values=self.values.to(device), labels=self.labels.to(device))
-
-    def subset(self, index: Tensor | slice, split: str | None = None) -> Signals:
-        """The chosen series as a dataset of their own."""
-        return dataclasses.replace(
-            self, values=self.values[index], labels=self.labels[index], split=split or self.split
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """Name, source, split, size, shape and classes as plain values, for reports and results."""
-        return {
-            "name": self.name,
-            "source": self.source,
-            "split": self.split,
-            "sequences": len(self),
-            "shape": list(self.values.shape[1:]),
-            "classes": {name: int((self.labels == i).sum()) for i, name in enumerate(self.class_names)},
-            "description": self.description,
-        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from kpm.errors import pick
 from kpm.models.deq import DEQ, DEQConfig
 from kpm.models.feedforward import FeedForward, FeedForwardConfig
@@ -10,7 +12,7 @@ from kpm.models.sim import SIM, SIMConfig
 
 Config = SIMConfig | DEQConfig | MonDEQConfig | FeedForwardConfig
 Model = SIM | DEQ | MonDEQ | FeedForward
-MODELS = (
+Name = Literal[
     "sim-one-free",
     "sim-one-oblique",
     "sim-two-free",
@@ -19,7 +21,8 @@ MODELS = (
     "deq",
     "weight-tied",
     "feed-forward",
-)
+]
+MODELS: tuple[str, ...] = get_args(Name)
 STEMS = ("dense", "conv")
 # Width of the basis, of one tier and of two, and size of the state of DEQ, monotone DEQ and feed-forward network: such
 # that each model has about 81000 parameters on MNIST. The convolutional widths of one tier and two are published, for

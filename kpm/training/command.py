@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from kpm import datasets, paths
 from kpm.errors import UserError, pick
+from kpm.signatures import with_defaults
 from kpm.training.config import METHODS, TrainConfig, preset
 from kpm.training.fit import FitConfig
 from kpm.training.judge import JudgeTrainConfig
@@ -177,20 +176,8 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
         default, function = preset(method, dataset), train_command
     default = default.quick() if "--quick" in argv else default
 
-    # The same function with another first argument and default, told to whoever asks for the signature.
-    signature = inspect.signature(function, eval_str=True)
     config = Annotated[type(default), tyro.conf.arg(name="")]
-    given = [
-        p.replace(default=default, annotation=config) if p.name == "config" else p
-        for p in signature.parameters.values()
-    ]
-
-    @functools.wraps(function)
-    def command(*args: Any, **kwargs: Any) -> int:
-        return function(*args, **kwargs)
-
-    command.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
-    return command, argv
+    return with_defaults(function, {"config": default}, {"config": config}), argv
 
 
 train_command.prepare = _prepare  # type: ignore[attr-defined]

@@ -138,9 +138,8 @@ def fit(
     Raises
     ------
     UserError
-        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for; if
-        the processes see different folders; for
-        several processes and a model that normalises over the batch.
+        If the folder holds a run of other parameters or data, or one that exists and `resume` is not asked for; if the
+        processes see different folders; for several processes and a model that normalises over the batch.
     NonFiniteLoss
         If a loss or the gradient is not finite; names the step and the term.
     """

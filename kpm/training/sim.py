@@ -13,7 +13,7 @@ from torch import Tensor
 from kpm.datasets.images import Images
 from kpm.errors import UserError, pick
 from kpm.models import equal_sizes
-from kpm.models.equal_sizes import MODELS, STEMS
+from kpm.models.equal_sizes import MODELS, STEMS, Name
 from kpm.training.fit import FitConfig
 from kpm.training.run_folder import about
 
@@ -22,16 +22,7 @@ from kpm.training.run_folder import about
 class SIMTrainConfig(FitConfig):
     """A run; batches and rate are ours (the published ones come from a search for each model)."""
 
-    model: Literal[
-        "sim-one-free",
-        "sim-one-oblique",
-        "sim-two-free",
-        "sim-two-oblique",
-        "mondeq",
-        "deq",
-        "weight-tied",
-        "feed-forward",
-    ] = "sim-one-free"
+    model: Name = "sim-one-free"
     """One or two tiers with a free limit or an exact projector, or a model to compare with."""
     stem: Literal["dense", "conv"] = "dense"
     """What reads the image: fully connected, or the published convolutions (minutes per pass of MNIST)."""

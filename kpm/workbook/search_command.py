@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from kpm import paths
 from kpm.errors import UserError, pick
+from kpm.signatures import with_defaults
 from kpm.training import search, search_storage, search_trial
 from kpm.training.config import METHODS, TrainConfig, command, preset
 from kpm.workbook import search_run, search_show
@@ -160,17 +160,7 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
         raise UserError(f"no flag --{sorted(taken)[0]}: model and dataset come first")
     fixed = tuple(n for n, span in search.thesis_ranges(default).items() if words & {n, *span.fields})
     changed = {"config": default, "fixed": fixed} | ({"trials": QUICK_TRIALS} if quick else {})
-
-    # The same function with other defaults, told to whoever asks for the signature.
-    signature = inspect.signature(search_command, eval_str=True)
-    given = [p.replace(default=changed.get(p.name, p.default)) for p in signature.parameters.values()]
-
-    @functools.wraps(search_command)
-    def made(*args: Any, **kwargs: Any) -> int:
-        return search_command(*args, **kwargs)
-
-    made.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
-    return made, argv
+    return with_defaults(search_command, changed), argv
 
 
 search_command.prepare = _prepare  # type: ignore[attr-defined]
