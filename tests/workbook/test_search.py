@@ -4,12 +4,15 @@ import dataclasses
 import json
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 
 import optuna
 import psutil
 import pytest
 
-from kpm import cli
+from kpm import cli, paths
 from kpm.errors import UserError
 from kpm.training import search
 from kpm.workbook import search_run, search_show
@@ -89,6 +92,25 @@ def test_a_killed_worker_and_a_stopped_search_cost_nothing(tmp_path, monkeypatch
     assert {path.name for path in tmp_path.glob("*.png")} == {"importance.png", "parallel.png"}
     with pytest.raises(UserError, match="holds another search"):
         search_run.run(plan(tmp_path, sampler="tpe"), workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_workers_of_a_search_that_is_killed_save_and_end(tmp_path):
+    begin = f"from tests.workbook import test_search as t; t.search_run.run(t.plan(t.Path({str(tmp_path)!r}), trials=2), workers=1)"
+    parent = psutil.Popen([sys.executable, "-c", begin], cwd=paths.root())
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("trials/*/last.safetensors")):
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = parent.children(recursive=True)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert workers and not alive
+    study, _ = search_run.open_study(plan(tmp_path, trials=2))
+    attempts = study.get_trials()
+    assert attempts and all(trial.state.is_finished() for trial in attempts)  # it told the study; none is left running
 
 
 def place(number, value, **params):
