@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import optuna
 import psutil
@@ -97,7 +96,8 @@ def test_a_killed_worker_and_a_stopped_search_cost_nothing(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.faults
 def test_workers_of_a_search_that_is_killed_save_and_end(tmp_path):
-    begin = f"from tests.workbook import test_search as t; t.search_run.run(t.plan(t.Path({str(tmp_path)!r}), trials=2), workers=1)"
+    begin = f"t.search_run.run(t.plan(pathlib.Path({str(tmp_path)!r}), trials=2), workers=1)"
+    begin = f"import pathlib; from tests.workbook import test_search as t; {begin}"
     parent = psutil.Popen([sys.executable, "-c", begin], cwd=paths.root())
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("trials/*/last.safetensors")):
