@@ -17,6 +17,7 @@ from kpm.models.inference import for_inference
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import Parts, take_apart
+from kpm.models.resplit import Resplit
 
 _AS_IT_IS = "reconstruction"  # nothing swapped: what judge and decoder do by themselves
 
@@ -91,6 +92,7 @@ def evaluate(
     components: str = "auto",
     basis: ChannelBasis | None = None,
     progress: bool = False,
+    resplit: Resplit | None = None,
 ) -> Evaluation:
     """Measure everything on `data`.
 
@@ -110,6 +112,8 @@ def evaluate(
         What the static components are, see `kpm.models.parts.take_apart`.
     basis : ChannelBasis, optional
         Axes whose coordinates the static components are, instead of the channels themselves.
+    resplit : Resplit, optional
+        Moves what the motion tells from the static part to the motion.
 
     Raises
     ------
@@ -120,6 +124,7 @@ def evaluate(
 
     def components_of(films: SequenceDataset) -> Parts:
         parts = take_apart(model, films, components)
+        parts = parts if resplit is None else resplit.apply(parts)
         return parts if basis is None else basis.apply(parts)
 
     parts = components_of(data)

@@ -22,6 +22,7 @@ from kpm.models.channel_basis import ChannelBasis, independent_basis
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import latents
+from kpm.models.resplit import Resplit, resplit_of
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
@@ -41,6 +42,7 @@ def evaluate_command(
     partner: Literal["mixture", "instance"] = "mixture",
     reference: Literal["label", "judge"] = "label",
     components: Literal["auto", "modes", "channels", "independent"] = "auto",
+    resplit: bool = False,
     seed: int = 7253,
     fast: bool = False,
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
@@ -63,6 +65,8 @@ def evaluate_command(
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
         components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD, and so do
             independent axes, which a component analysis of the training films' channels finds.
+        resplit: Take what the motion tells of the static channels for a matter of the motion (not in the thesis);
+            training films say what that is.
         seed: Of partners and weights.
         fast: Three repeats throughout, to get an idea.
         precision: Of decoder and judge; auto probes whether bf16 is faster here.
@@ -77,12 +81,18 @@ def evaluate_command(
     data = films(meta, split)
     most = _MOST if len(data) > 2 * _MOST else None
     config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed, most)
+    if resplit and components not in ("auto", "channels"):
+        raise UserError(f"resplit: is for channels, not for components {components!r}")
     as_published = (partner, reference) == ("mixture", "label") and components in ("auto", "independent")
     if save:
         _check_save(path, data, as_published and not fast and not judge)
     referee, about_judge = find_judge(data, judge, where)
     precision = hardware.faster_precision(where) if precision == "auto" else precision
     basis = independent_basis(model, films(meta, "train"), seed) if components == "independent" else None
+    moved = resplit_of(model, films(meta, "train"), seed) if resplit else None
+    if moved:
+        shares = ", ".join(f"{float(moved.explained[c]):.2f} of channel {c}" for c in moved.moved)
+        print(f"the motion tells {shares or 'no channel to more than a half'}", flush=True)
     found = judged(
         model,
         referee,
@@ -94,6 +104,7 @@ def evaluate_command(
         components="channels" if basis else components,
         basis=basis,
         progress=progress,
+        resplit=moved,
     )
     method = METHODS[model.config.scope]
     print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
@@ -103,6 +114,7 @@ def evaluate_command(
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
     plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
     how = {"components": components, "precision": precision, "device": str(where), "judge": about_judge}
+    how |= {"resplit": list(moved.moved)} if moved else {}
     how |= {"exploration_repeats": _FAST if fast else exploration_repeats}
     plain |= {"config": dataclasses.asdict(config), "how": how, "split": split}
     learn_from = "train" if split == "validation" else "validation"  # never the films they are read on
@@ -113,6 +125,8 @@ def evaluate_command(
     print(f"written to {target.name}; {found.wall_s:.0f} s")
     if save and basis:
         store_independent(path.stem, found, plain, basis)
+    elif save and moved:
+        store_resplit(path.stem, found, plain, moved)
     elif save:
         store(path.stem, found, data, plain, method)
     return 0
@@ -175,6 +189,18 @@ def store_independent(name: str, found: Evaluation, plain: dict[str, Any], basis
     print(f"{name}.json has D_mf_independent")
 
 
+def store_resplit(name: str, found: Evaluation, plain: dict[str, Any], moved: Resplit) -> None:
+    """Add both scores behind a resplit, and what was moved, to the results file `name`; the thesis has no such."""
+    result = results.load(name)
+    scores = {f"{k}_resplit{se}": getattr(found, f"{k.lower()}{se}") for k in ("D_sd", "D_mf") for se in ("", "_se")}
+    tables = ("rows", "rows_se", "partition", "explored_on", "films", "repeats", "exploration", "how", "config")
+    details = {k: plain[k] for k in tables} | {"explained": [round(float(v), 4) for v in moved.explained]}
+    details = {**(result.details or {}), "resplit": details}
+    scores = {k: round(v, 6) for k, v in scores.items()}
+    results.save(dataclasses.replace(result, metrics={**result.metrics, **scores}, details=details))
+    print(f"{name}.json has D_sd_resplit and D_mf_resplit")
+
+
 def judged(
     model: KoopmanAutoencoder,
     judge: Judge,
@@ -187,6 +213,7 @@ def judged(
     progress: bool = False,
     partition: dict[str, tuple[int, ...]] | None = None,
     basis: ChannelBasis | None = None,
+    resplit: Resplit | None = None,
 ) -> Evaluation:
     """`kpm.metrics.evaluation.evaluate` in the precision that is faster on this machine."""
     where = next(model.parameters()).device
@@ -195,7 +222,18 @@ def judged(
         hardware.keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     return evaluate(
-        model, judge, data, explore_on, config, partition, exploration_repeats, dtype, components, basis, progress
+        model,
+        judge,
+        data,
+        explore_on,
+        config,
+        partition,
+        exploration_repeats,
+        dtype,
+        components,
+        basis,
+        progress,
+        resplit,
     )
 
 

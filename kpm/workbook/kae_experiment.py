@@ -43,6 +43,11 @@ class Experiment:
     rows: str = "train"
     variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
+    def with_seed(self, seed: int) -> Experiment:
+        """The same with another seed of weights and order."""
+        network, kae = (dataclasses.replace(config, seed=seed) for config in (self.network, self.kae))
+        return dataclasses.replace(self, network=network, kae=kae)
+
 
 # Yin-Yang: sizes, steps and weight of the distances as published; MNIST: all layers a sixth as wide as published.
 _YINYANG = KAETrainConfig(
@@ -50,7 +55,21 @@ _YINYANG = KAETrainConfig(
 )
 EXPERIMENTS = {
     # The published training file as it is, 5842 rows of digit 4: which of them is the first one matters.
-    "mnist": Experiment("mnist", ClassifierTrainConfig(), KAETrainConfig(), forgotten=4, rows="paper-train"),
+    "mnist": Experiment(
+        "mnist",
+        ClassifierTrainConfig(),
+        KAETrainConfig(),
+        forgotten=4,
+        rows="paper-train",
+        variants={"distance_1e-1": {"distance_weight": 0.1}, "distance_1": {"distance_weight": 1.0}},
+    ),
+    "mnist_wide": Experiment(
+        "mnist",
+        ClassifierTrainConfig(width=784, learning_rate=1e-3),
+        KAETrainConfig(hidden=1000, lifted=800, learning_rate=2e-3),
+        forgotten=4,
+        rows="paper-train",
+    ),
     "yinyang": Experiment(
         "yinyang",
         ClassifierTrainConfig(

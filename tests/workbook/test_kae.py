@@ -13,8 +13,9 @@ from kpm import cli, datasets
 from kpm.analysis.unlearning import TARGETS, forget, rows_of, unlearning_report
 from kpm.models.surrogate import Surrogate, SurrogateConfig
 from kpm.training import checkpoint
-from kpm.workbook import kae_command, kae_experiment, kae_plots, results
+from kpm.workbook import kae_command, kae_experiment, kae_plots, kae_seeds, results
 from kpm.workbook.kae_explorer import Forgetting
+from kpm.workbook.kae_seeds import Found
 from tests.training.test_kae import AUTOENCODER, NETWORK, blobs
 
 TINY = kae_experiment.Experiment(
@@ -77,7 +78,19 @@ def test_mistakes_are_named(tiny, tmp_path, capsys):
     assert cli.main(["kae", "yinyang", "--checkpoint-file", "x"]) == 2
     assert "no checkpoint 'x'" in capsys.readouterr().err
     with pytest.raises(results.UserError, match="blobs is a stand-in"):
-        kae_command._save("yinyang", tmp_path, {}, blobs("test"), {}, {}, 0.0, None)
+        kae_command._save("yinyang", blobs("test"), Found(tmp_path, {}, {}, {}, 0.0))
+    with pytest.raises(results.UserError, match="blobs is a stand-in"):
+        kae_seeds.save("kae_mnist_wide", blobs("test"), [1], [Found(tmp_path, {}, {}, {}, 0.0)], {}, "")
+    assert cli.main(["kae", "mnist", "--seeds", "1", "1"]) == 2
+    assert "seeds: expected at least one and none twice, got [1, 1]" in capsys.readouterr().err
+    assert cli.main(["kae", "mnist", "--seeds", "1", "2", "--save"]) == 2
+    assert "save: one surrogate is shipped" in capsys.readouterr().err
+
+
+def test_several_seeds_give_means_and_deviations():
+    found = kae_seeds.means([{"a": 1.0, "forgotten": 4}, {"a": 4.0, "forgotten": 4}])
+    assert found == {"a": 2.5, "a_std": pytest.approx(4.5**0.5), "forgotten": 4}
+    assert kae_seeds.means([{"a": 1.0}]) == {"a": 1.0}
 
 
 @pytest.fixture
