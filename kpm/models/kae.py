@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpm.errors import UserError, pick
+from kpm.solvers.exponential import expm
 
 OPERATORS = ("exp", "full", "low-rank")
 TERMS = ("reconstruction", "state", "linear", "distance")
@@ -93,7 +94,7 @@ class KAE(nn.Module):
         """
         steps = self.config.steps if steps is None else steps
         if self.config.operator == "exp":
-            return torch.matrix_exp(self.generator * (steps / self.config.steps))
+            return expm(self.generator * (steps / self.config.steps))
         if steps != int(steps) or steps < 0:
             raise ValueError(f"steps: {self.config.operator} operators have whole powers only, got {steps}")
         if self.config.operator == "full":

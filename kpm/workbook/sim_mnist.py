@@ -260,6 +260,34 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def comparison(rows: list[dict[str, Any]]) -> list[str]:
+    """How the SIMs of one stem stand beside the others: rows of `summary`, with several seeds each, to lines of text.
+
+    Gaps are in points, and told from chance if they are more than the two standard deviations over seeds together.
+    Times are ratios, of a step with learnt weights and of answers.
+    """
+    of = {row["model"]: row for row in rows}
+    sims = [name for name in of if name.startswith("sim")]
+    stem = rows[0]["stem"]
+    lines = [f"{stem} stems: " + ", ".join(f"{name} {100 * of[name]['accuracy_test']:.2f} %" for name in sims)]
+    for other in (name for name in ("feed-forward", "mondeq", "deq") if name in of):
+        said: dict[str, list[str]] = {"above": [], "below": [], "not distinguishable": []}
+        for name in sims:
+            gap = of[name]["accuracy_test"] - of[other]["accuracy_test"]
+            noise = (of[name]["accuracy_test_std"] or 0) + (of[other]["accuracy_test_std"] or 0)
+            how = "not distinguishable" if abs(gap) <= noise else "above" if gap > 0 else "below"
+            said[how].append(f"{name} ({100 * gap:+.2f} ± {100 * noise:.2f})")
+        lines.append(f"  beside {other}: " + "; ".join(f"{how}: {', '.join(m)}" for how, m in said.items() if m))
+    times = {name: of[name] for name in ("deq", "mondeq") if name in of}
+    times |= {"deq, plain iteration": of["deq"]["plain"]} if "plain" in of.get("deq", {}) else {}
+    pairs = [(name, row, "sim-one-oblique") for name, row in times.items()]
+    pairs += [(name, of[name], "feed-forward") for name in sims]
+    for name, row, unit in ((n, r, u) for n, r, u in pairs if u in of):
+        step, answer = (row[key] / of[unit][key] for key in ("step_ms", "answer_ms"))
+        lines.append(f"  {name}, times of {unit}'s: {step:.2f} a step, {answer:.2f} to answer")
+    return lines
+
+
 def result(records: list[dict[str, Any]], test: Any) -> results.Result:
     """What was measured, as a results file."""
     if not records:

@@ -134,3 +134,23 @@ def test_bad_data_are_one_clear_error(data):
         task.batches(601, torch.Generator())
     with pytest.raises(UserError, match="save: no run is there yet"):
         sim_mnist.result([], data["test"])
+
+
+def test_comparison_tells_gaps_from_chance():
+    def row(model, accuracy, spread, step):
+        times = {"step_ms": step, "answer_ms": 2 * step}
+        return {"model": model, "stem": "conv", "accuracy_test": accuracy, "accuracy_test_std": spread, **times}
+
+    rows = [row("sim-one-free", 0.98, 0.001, 4.0), row("sim-one-oblique", 0.97, 0.001, 2.0)]
+    rows += [row("mondeq", 0.9815, 0.001, 6.0), row("feed-forward", 0.975, 0.002, 1.0)]
+    lines = sim_mnist.comparison(rows)
+    assert lines[0] == "conv stems: sim-one-free 98.00 %, sim-one-oblique 97.00 %"
+    assert lines[1] == (
+        "  beside feed-forward: above: sim-one-free (+0.50 ± 0.30); below: sim-one-oblique (-0.50 ± 0.30)"
+    )
+    assert "not distinguishable: sim-one-free (-0.15 ± 0.20)" in lines[2]
+    assert lines[3:] == [
+        "  mondeq, times of sim-one-oblique's: 3.00 a step, 3.00 to answer",
+        "  sim-one-free, times of feed-forward's: 4.00 a step, 4.00 to answer",
+        "  sim-one-oblique, times of feed-forward's: 2.00 a step, 2.00 to answer",
+    ]
