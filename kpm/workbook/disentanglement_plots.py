@@ -117,3 +117,31 @@ def plot_trade_off(
         ax.margins(0.2)
         ax.legend(loc="upper left")
     return figure
+
+
+def plot_told(explained: Sequence[float], moved: Sequence[int], threshold: float = 0.5, title: str = "") -> Figure:
+    """How much of each static channel the motion tells (`kpm.models.resplit`), largest first.
+
+    Parameters
+    ----------
+    explained : sequence of float
+        Share of each channel's variance.
+    moved : sequence of int
+        Channels that are counted to the motion for it.
+    """
+    order = np.argsort(explained)[::-1]
+    figure, axes = _figure(6.4, 2.6)
+    ax = axes[0, 0]
+    with style():
+        for colour, label, those in (
+            (ORANGE, "counted to the motion", [c for c in order if c in moved]),
+            (BLUE, "stays static", [c for c in order if c not in moved]),
+        ):
+            places = [int(np.flatnonzero(order == c)[0]) for c in those]
+            ax.bar(places, [max(0.0, explained[c]) for c in those], color=colour, label=label, width=0.7)
+        ax.axhline(threshold, color="black", lw=1, ls="--")
+        ax.set_xticks(range(len(order)), order)
+        ax.set(xlabel="static channel", ylabel="variance told", ylim=(0, 1))
+        ax.set_title(title, loc="left")
+        ax.legend(loc="upper right")
+    return figure

@@ -8,7 +8,7 @@ import pytest
 from kpm.metrics import thesis_tables
 from kpm.metrics.disentanglement import d_mf, d_sd
 from kpm.metrics.evaluation import targets
-from kpm.workbook.disentanglement_plots import plot_accuracies, plot_gains, plot_trade_off
+from kpm.workbook.disentanglement_plots import plot_accuracies, plot_gains, plot_told, plot_trade_off
 
 CLASSES, STATIC, DYNAMIC = thesis_tables.CLASSES["sprites"], ("skin", "pants", "top", "hair"), ("action",)
 
@@ -53,3 +53,11 @@ def test_both_kinds_of_points_are_there():
     ax = plot_trade_off({"a": (0.9, 0.8)}, {"b": (0.95, 0.9), "c": (0.99, 0.97)}).axes[0]
     assert [c.get_offsets().tolist() for c in ax.collections] == [[[0.9, 0.8]], [[0.95, 0.9], [0.99, 0.97]]]
     assert {t.get_text() for t in ax.texts} == {"a", "b", "c"}
+
+
+def test_what_the_motion_tells_stands_in_order():
+    ax = plot_told([0.1, 0.9, -0.2, 0.6], (1, 3)).axes[0]
+    labels = [text.get_text() for text in ax.get_xticklabels()]
+    assert labels == ["1", "3", "0", "2"]
+    moved, kept = ax.containers
+    assert [b.get_height() for b in moved] == [0.9, 0.6] and [b.get_height() for b in kept] == [0.1, 0.0]
