@@ -17,6 +17,7 @@ from kpm.models.baselines.dse_films import DSEPredictor
 from kpm.models.channel_basis import ChannelBasis
 from kpm.models.copy_memory import CopyMemoryNet
 from kpm.models.dse import DSE
+from kpm.models.resplit import resplit_of
 from kpm.models.surrogate import Surrogate
 from kpm.training import checkpoint
 from kpm.training.copy_memory import CopyTrainConfig, held_out
@@ -28,7 +29,7 @@ from kpm.workbook.results import Result, evaluator
 
 _REPEATS = 3  # of the 25: minutes instead of a quarter of an hour
 # What the draw of partners and bf16 can change at so few repeats.
-_SWAPS = dict.fromkeys(("D_sd", "D_mf", "D_mf_independent"), 0.004)
+_SWAPS = dict.fromkeys(("D_sd", "D_mf", "D_mf_independent", "D_sd_resplit", "D_mf_resplit"), 0.004)
 
 
 def autoencoder(result: Result) -> dict[str, float]:
@@ -57,6 +58,12 @@ def autoencoder(result: Result) -> dict[str, float]:
                 model, referee, data, data, config, _REPEATS, components="channels", partition=partition, basis=basis
             )
             found |= {"D_mf_independent": scores.d_mf}
+        if "D_mf_resplit" in result.metrics:
+            again = details["resplit"]
+            moved = resplit_of(model, films(meta, "train"), again["config"]["seed"])
+            partition = {f: tuple(c) for f, c in again["partition"].items()}
+            scores = judged(model, referee, data, data, config, _REPEATS, partition=partition, resplit=moved)
+            found |= {"D_sd_resplit": scores.d_sd, "D_mf_resplit": scores.d_mf}
         if "ambient_rollout" in result.metrics:
             errors = prediction(model, data)
             found |= {k: getattr(errors, k) for k in ("ambient_one_step", "ambient_rollout")}
