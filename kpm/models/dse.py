@@ -21,7 +21,9 @@ networks for        smaller encoder (64-32-16), one frame at a  as for Van der P
 Stuart-Landau       time, blocks of 5, linear block features
 past and future     share no frame: `delays - 1` codes between  adjacent codes, whose windows overlap
 decoder of images   reaches every pixel                         leaves 1008 of 2304 the same for all codes
-block features      trained with the encoder                    as initialised
+codes of images     principal components beside a network's     those of the network
+block features      trained with the encoder; of images, four   as initialised, one per code
+                    per code
 states              centred; signs and axes kept over training  not centred; axes as they come
 state dictionary    has the constant, the state, harmonics      network only
 pairs               state t with the first code it has not      with the codes at t + 1 (training), t - 1 (final
@@ -82,16 +84,23 @@ class DSE(nn.Module):
     def __init__(self, config: DSEConfig | None = None):
         super().__init__()
         self.config = c = config or DSEConfig()
-        self.encoder = networks.ImageEncoder(c.code) if c.is_image else networks.signal_encoder(c)
-        self.decoder = networks.ImageDecoder(c.code, c.is_published) if c.is_image else networks.signal_decoder(c)
-        self.heads = networks.BlockHeads(c.code, c.window, c.head_hidden)
+        if c.components:
+            self.encoder = networks.FilmEncoder(c.code, c.components)
+            self.decoder = networks.FilmDecoder(c.code, self.encoder.components)
+        elif c.is_image:
+            self.encoder = networks.ImageEncoder(c.code)
+            self.decoder = networks.ImageDecoder(c.code, c.is_published)
+        else:
+            self.encoder, self.decoder = networks.signal_encoder(c), networks.signal_decoder(c)
+        self.heads = networks.BlockHeads(c.code, c.window, c.head_hidden, c.heads)
         self.heads.requires_grad_(not c.is_published)
         self.dictionary = networks.StateDictionary(c)
         sizes = [c.code, *c.observation_hidden, c.observation_features]
-        self.observation_dictionary = networks.mlp(sizes, nn.ReLU, c.dropout)
+        self.observation_dictionary = networks.beside(sizes, c.components, c.dropout)
         self.state_readout = networks.mlp([c.state_features, *c.readout_hidden, c.rank], nn.ReLU)
-        self.observation_readout = networks.mlp([c.observation_features, *c.readout_hidden, c.code], nn.ReLU)
-        d, p, m, r = c.state_features, c.observation_features, c.code, c.rank
+        sizes = [c.observation_features, *c.readout_hidden, c.code]
+        self.observation_readout = networks.beside(sizes, c.components)
+        d, p, m, r = c.state_features, c.observation_features, c.block_features, c.rank
         shapes = {"centre": c.element[:1], "scale": c.element[:1], "transition": (d, d), "output": (d, p)}
         shapes |= {"spectral_transition": (d, d), "fold_transition": (d, d), "frame_map": (d, math.prod(c.element))}
         shapes |= {"process_noise": (d, d), "observation_noise": (p, p)}
@@ -116,6 +125,8 @@ class DSE(nn.Module):
         if not (deviation > 1e-12 * (1 + mean.abs())).all():
             raise ValueError(f"y: a channel is constant, there is nothing to learn (shape {tuple(y.shape)})")
         scaled = not (self.config.is_image or self.config.is_published)
+        if self.config.components:
+            self.encoder.components.fit(y)
         self.centre.copy_(mean if scaled else torch.zeros_like(mean))
         self.scale.copy_(deviation if scaled else torch.ones_like(deviation))
 
@@ -135,7 +146,7 @@ class DSE(nn.Module):
         return scaled.unfold(1, self.config.delays, 1).transpose(-1, -2).flatten(-2)
 
     def blocks(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Past and future features ``(n, time - span + 1, code)`` of codes ``(n, time, code)``.
+        """Past and future features ``(n, time - span + 1, code * heads)`` of codes ``(n, time, code)``.
 
         Entry i has the codes from i on as its past, and its state belongs to time ``i + window + gap``, that of the
         first code of its future.

@@ -34,6 +34,13 @@ class DSEConfig:
         Codes in a past or future block.
     head_hidden : int
         Hidden units of the block features of each code coordinate; 0 makes them linear.
+    heads : int
+        Block features of each code coordinate; published is one, so that position and speed of a coordinate cannot both
+        be known.
+    components : int
+        Clean reading of images: so many codes are principal components of the frames, which are among the observation
+        features as they are, and of which frames are made again; networks add to both. 0 for networks alone, as
+        published.
     rank : int
         Coordinates of the state.
     state_features, observation_features : int
@@ -61,6 +68,8 @@ class DSEConfig:
     code: int = 50
     window: int = 20
     head_hidden: int = 32
+    heads: int = 1
+    components: int = 0
     rank: int = 9
     state_features: int = 30
     observation_features: int = 30
@@ -83,11 +92,18 @@ class DSEConfig:
             raise ValueError(f"element: expected (channels,) or (1, 48, 48), got {self.element}")
         if self.is_image and self.delays != 1:
             raise ValueError(f"delays: expected 1 for images, got {self.delays}")
-        for name in ("delays", "code", "window", "rank", "state_features", "observation_features"):
+        for name in ("delays", "code", "window", "heads", "rank", "state_features", "observation_features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.rank > self.code:
-            raise ValueError(f"rank: {self.rank} states cannot come from {self.code} features")
+        if self.rank > self.block_features:
+            raise ValueError(f"rank: {self.rank} states cannot come from {self.block_features} features")
+        if self.components and (self.is_published or not self.is_image):
+            raise ValueError(f"components: only of images in the clean reading, got {self.components}")
+        if self.components and not 0 < self.components < min(self.code, self.observation_features + 1):
+            raise ValueError(
+                f"components: expected fewer than the {self.code} codes and at most the {self.observation_features} "
+                f"observation features, got {self.components}"
+            )
         if self.harmonics and (self.is_published or self.rank != 2 or self.harmonics < 2):
             raise ValueError(
                 f"harmonics: 2 or more, of the angle of a state with rank 2 in the clean reading, "
@@ -102,6 +118,11 @@ class DSEConfig:
     @property
     def is_image(self) -> bool:
         return len(self.element) == 3
+
+    @property
+    def block_features(self) -> int:
+        """Numbers that a block of codes is summed up in."""
+        return self.code * self.heads
 
     @property
     def is_published(self) -> bool:
@@ -146,14 +167,16 @@ class DSEConfig:
 
     @classmethod
     def quad_link(cls, **changes) -> DSEConfig:
-        """Published sizes, or in the clean reading smaller blocks.
+        """Published sizes, or in the clean reading components beside a network, and smaller blocks.
 
-        With the published ones, which it trains, canonical correlations of one film come near 1 and do not hold for
-        another, where errors are then larger, the more so some frames ahead.
+        The published encoder tells less of a film than its principal components do, and one feature of a block cannot
+        hold both place and speed of a coordinate; with its blocks of 30 frames canonical correlations come near 1 that
+        do not hold for another film.
         """
         sizes = {"element": (1, 48, 48), "delays": 1, "code": 100, "window": 30, "rank": 20}
         sizes |= {"state_features": 50, "observation_features": 50}
-        return cls._preset(sizes | {"code": 50, "window": 10, "head_hidden": 0}, sizes, changes)
+        clean = {"code": 50, "components": 30, "window": 10, "head_hidden": 0, "heads": 4}
+        return cls._preset(sizes | clean, sizes, changes)
 
     @classmethod
     def linear(cls, channels: int, window: int, rank: int, **changes) -> DSEConfig:
@@ -176,11 +199,13 @@ class BlockHeads(nn.Module):
     ----------
     code, window, hidden : int
         Published: 50 heads 20-32-1 for Van der Pol. Linear if ``hidden = 0``.
+    heads : int
+        Outputs of each of the networks.
     """
 
-    def __init__(self, code: int, window: int, hidden: int):
+    def __init__(self, code: int, window: int, hidden: int, heads: int = 1):
         super().__init__()
-        sizes = [window, hidden, 1] if hidden else [window, 1]
+        sizes = [window, hidden, heads] if hidden else [window, heads]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in zip(sizes, sizes[1:]):  # torch's own initialisation of linear layers
             bound = fan_in**-0.5
@@ -193,7 +218,7 @@ class BlockHeads(nn.Module):
         Returns
         -------
         tuple of Tensor
-            ``(*batch, time - window + 1, code)`` both; entry t is of the window that begins at t.
+            ``(*batch, time - window + 1, code * heads)`` both; entry t is of the window that begins at t.
         """
         batch, window = codes.shape[:-2], self.weights[0].shape[1]
         # (code, batch, windows, window): a window is read as it lies for the future, backwards for the past.
@@ -205,7 +230,8 @@ class BlockHeads(nn.Module):
         x = torch.baddbmm(torch.cat([bias, bias], -1), rows, torch.cat([first.flip(1), first], -1))
         if len(self.weights) > 1:
             x = torch.baddbmm(self.biases[1], x.relu_().reshape(len(x), -1, first.shape[-1]), self.weights[1])
-        features = x.reshape(len(x), -1, count, 2).permute(3, 1, 2, 0).reshape(2, *batch, count, -1)
+        heads = self.weights[-1].shape[-1]
+        features = x.reshape(len(x), -1, count, 2, heads).permute(3, 1, 2, 0, 4).reshape(2, *batch, count, -1)
         return features[0], features[1]
 
 
@@ -229,6 +255,87 @@ class StateDictionary(nn.Module):
         if self.net is not None:
             parts.append(self.net(states.to(dtype_of(self.net))))
         return torch.cat([part.double() for part in parts], -1)
+
+
+class Beside(nn.Module):
+    """What a network makes of ``(..., n)``, behind the first `kept` of these numbers themselves."""
+
+    def __init__(self, net: nn.Sequential, kept: int):
+        super().__init__()
+        self.net, self.kept = net, kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., : self.kept], self.net(x)], -1)
+
+
+def beside(sizes: Sequence[int], kept: int, dropout: float = 0.0) -> nn.Module:
+    """`mlp` with ReLU, the first `kept` of its outputs being its first inputs."""
+    if not kept:
+        return mlp(sizes, nn.ReLU, dropout)
+    return Beside(mlp([*sizes[:-1], sizes[-1] - kept], nn.ReLU, dropout), kept)
+
+
+class Components(nn.Module):
+    """Principal components of images, in units of their deviations, as buffers: `fit` finds them.
+
+    Parameters
+    ----------
+    count : int
+    pixels : int
+    """
+
+    def __init__(self, count: int, pixels: int = 48 * 48):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("axes", torch.zeros(pixels, count))
+        self.register_buffer("deviation", torch.ones(count))
+
+    @torch.no_grad()
+    def fit(self, frames: Tensor) -> None:
+        """Take those of frames ``(n, t, 1, 48, 48)``, uint8 or in [0, 1]."""
+        flat = frames.flatten(2).flatten(0, 1)
+        flat = flat.double() / 255 if frames.dtype == torch.uint8 else flat.double()
+        mean = flat.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov(flat.mT, correction=0))
+        count = len(self.deviation)
+        if not values[-count] > 1e-10 * values[-1]:
+            raise ValueError(f"components: {count} asked for, but the frames vary in fewer directions")
+        self.mean.copy_(mean)
+        self.axes.copy_(vectors[:, -count:].flip(1))
+        self.deviation.copy_(values[-count:].flip(0).sqrt())
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """``(n, 1, 48, 48) -> (n, count)``."""
+        return (frames.flatten(1) - self.mean) @ (self.axes / self.deviation)
+
+    def decode(self, coordinates: Tensor) -> Tensor:
+        """``(n, count) -> (n, 1, 48, 48)``."""
+        return (self.mean + coordinates * self.deviation @ self.axes.mT).view(-1, 1, 48, 48)
+
+
+class FilmEncoder(nn.Module):
+    """Codes of images: principal components, then those of an `ImageEncoder`."""
+
+    def __init__(self, code: int, components: int):
+        super().__init__()
+        self.components, self.net = Components(components), ImageEncoder(code - components)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.cat([self.components.encode(frames), self.net(frames)], -1)
+
+
+class FilmDecoder(nn.Module):
+    """Images of codes: what their components make, and a network's correction of it, which is nothing at first."""
+
+    def __init__(self, code: int, components: Components):
+        super().__init__()
+        self._components = (components,)  # the encoder's: not a part of this module too
+        self.net = nn.Sequential(*list(ImageDecoder(code))[:-1])  # without the bounds of a sigmoid
+        nn.init.zeros_(self.net[-1].weight)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        (components,) = self._components
+        return components.decode(codes[..., : len(components.deviation)]) + self.net(codes)
 
 
 class ImageEncoder(nn.Sequential):

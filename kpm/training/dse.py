@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kpm.errors import UserError, pick
 from kpm.models.dse import DSE
-from kpm.models.dse_networks import DSEConfig, dtype_of, solve_last
+from kpm.models.dse_networks import Beside, DSEConfig, dtype_of, solve_last
 from kpm.models.dse_operators import fit_operators
 from kpm.solvers.cross_fitting import Folds, contiguous_folds, leave_one_out, out_of_fold, unexplained
 from kpm.solvers.realization import Realization
@@ -275,6 +275,8 @@ def fit(model: DSE, y: Tensor, config: DSETrainConfig) -> None:
         (model.state_readout, ahead, after[:, 1 : 1 + rank]),
         (model.observation_readout, shown, code),
     ):
+        if isinstance(net, Beside):
+            net, target = net.net, target[:, net.kept :]
         solve_last(net, x, target, config.readout_decay)
         fit_readout(net, x, target, config)
         solve_last(net, x, target, config.readout_decay)

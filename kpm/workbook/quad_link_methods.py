@@ -47,7 +47,9 @@ class Settings:
             rkn=RKNConfig.quick(),
             lstm=LSTMConfig.quick(),
             ncdssm=NCDSSMConfig.quick(),
-            dse=DSEConfig.quad_link(code=20, rank=6, window=8, state_features=12, observation_features=12),
+            dse=DSEConfig.quad_link(
+                code=20, components=8, rank=6, window=8, state_features=12, observation_features=12
+            ),
             films=self.films.quick(),
             dse_train=dataclasses.replace(self.dse_train, stage_one=1, stage_two=2, readout_steps=10, segment=200),
         )

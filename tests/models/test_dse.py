@@ -318,11 +318,12 @@ def test_state_dict_is_the_whole_model():
     assert torch.equal(other.eigenvalues(), model.eigenvalues())
 
 
-def test_images():
+@pytest.mark.parametrize("components", [0, 3])
+def test_images(components):
     torch.manual_seed(0)
     films = torch.randint(0, 256, (2, 30, 1, 48, 48), dtype=torch.uint8)
     sizes = {"code": 8, "window": 3, "head_hidden": 2, "rank": 2, "state_features": 5, "observation_features": 4}
-    model = DSE(DSEConfig.quad_link(**sizes))
+    model = DSE(DSEConfig.quad_link(components=components, heads=2, **sizes))
     model.set_scale(films)
     z, codes = fit_operators(model, films, folds=2)
     assert z.shape == (2, 25, 5) and codes.shape == (2, 25, 8)
@@ -331,6 +332,9 @@ def test_images():
     assert model.predict(films, 4).predictions.shape == (2, 4, 1, 48, 48)
     assert model.modes().frames.shape[1:] == (1, 48, 48)
     near(model.encode(films), model.encode(films / 255), 1e-5)
+    again = DSE(model.config)
+    again.load_state_dict(model.state_dict())
+    near(again.eval().filter(films[0]).predictions, filtered.predictions, 1e-6)
 
 
 Y = rotation(60, 0.1)

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from kpm.errors import UserError
 from kpm.models import dse_networks as networks
 from kpm.models.dse_networks import DSEConfig
+
+FILMS = {"element": (1, 48, 48), "delays": 1}
 
 
 def count(net):
@@ -46,14 +49,44 @@ def test_images_in_and_out():
     assert back.shape == images.shape and (back > 0).all() and (back < 1).all()
 
 
+def test_components_are_principal_and_the_decoder_begins_with_them():
+    torch.manual_seed(0)
+    shapes = torch.rand(4, 48 * 48)
+    frames = (torch.rand(2, 30, 4) @ shapes / 4).view(2, 30, 1, 48, 48)
+    encoder = networks.FilmEncoder(7, 3)
+    encoder.components.fit((255 * frames).to(torch.uint8))
+    flat = (255 * frames).to(torch.uint8).flatten(2).flatten(0, 1).numpy() / 255
+    pca = PCA(3).fit(flat)
+    codes = encoder((255 * frames[0]).to(torch.uint8) / 255).detach()
+    assert codes.shape == (30, 7)
+    expected = pca.transform(flat[:30]) / np.sqrt(pca.explained_variance_ * 59 / 60)
+    np.testing.assert_allclose(abs(codes[:, :3].numpy()), abs(expected), atol=1e-3)
+    decoder = networks.FilmDecoder(7, encoder.components)
+    back = decoder(codes).detach()  # a network's correction adds a constant at most
+    drawn = pca.inverse_transform(pca.transform(flat[:30])).reshape(30, 1, 48, 48)
+    np.testing.assert_allclose(back - back.mean(0), drawn - drawn.mean(0), atol=1e-4)
+    assert not [name for name in decoder.state_dict() if "components" in name]  # the encoder has them
+    with pytest.raises(ValueError, match="components: 3 asked for, but the frames vary in fewer directions"):
+        encoder.components.fit(frames[:, :1].expand(2, 9, 1, 48, 48))
+
+
+def test_outputs_beside_a_network():
+    torch.manual_seed(0)
+    net = networks.beside([5, 6, 4], 3)
+    x = torch.randn(2, 5)
+    assert net(x).shape == (2, 4) and torch.equal(net(x)[:, :3], x[:, :3])
+    assert isinstance(networks.beside([5, 6, 4], 0), torch.nn.Sequential)
+
+
 @pytest.mark.parametrize("hidden", [0, 4])
-def test_block_features_equal_one_window_at_a_time(hidden):
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_block_features_equal_one_window_at_a_time(hidden, outputs):
     code, window, time = 3, 5, 12
     torch.manual_seed(0)
-    heads = networks.BlockHeads(code, window, hidden).double()
+    heads = networks.BlockHeads(code, window, hidden, outputs).double()
     codes = torch.randn(2, time, code, dtype=torch.float64)
     past, future = heads(codes)
-    assert past.shape == future.shape == (2, time - window + 1, code)
+    assert past.shape == future.shape == (2, time - window + 1, code * outputs)
     weights, biases = ([p.detach().numpy() for p in part] for part in (heads.weights, heads.biases))
 
     def read(j, values):
@@ -64,8 +97,9 @@ def test_block_features_equal_one_window_at_a_time(hidden):
         for t in range(time - window + 1):
             for j in range(code):
                 values = codes[n, t : t + window, j].numpy()
-                np.testing.assert_allclose(future[n, t, j].item(), read(j, values).item(), atol=1e-12)
-                np.testing.assert_allclose(past[n, t, j].item(), read(j, values[::-1]).item(), atol=1e-12)
+                mine = slice(j * outputs, (j + 1) * outputs)
+                np.testing.assert_allclose(future[n, t, mine].detach(), read(j, values), atol=1e-12)
+                np.testing.assert_allclose(past[n, t, mine].detach(), read(j, values[::-1]), atol=1e-12)
     past.sum().backward()
     assert all((p.grad != 0).any() for p in heads.parameters())
 
@@ -99,6 +133,10 @@ def test_state_dictionary():
         ({"harmonics": 6}, "harmonics: 2 or more, of the angle of a state with rank 2 .* got 6 with rank 9"),
         ({"harmonics": 6, "rank": 2, "state_features": 12}, "state_features: expected at least 13"),
         ({"window": 0}, "window: expected at least 1"),
+        ({"heads": 0}, "heads: expected at least 1"),
+        ({"components": 3}, "components: only of images in the clean reading, got 3"),
+        ({"components": 50, **FILMS}, "components: expected fewer than the 50 codes .* got 50"),
+        ({"components": 31, **FILMS}, "at most the 30 observation features, got 31"),
     ],
 )
 def test_bad_sizes(changes, message):

@@ -316,3 +316,19 @@ def test_bad_data(reading, y, message):
 def test_published_takes_one_sequence():
     with pytest.raises(ValueError, match="the published reading takes one sequence, got 2"):
         train(rotation()[None].repeat(2, 1, 1), sizes(reading="published"))
+
+
+def test_films_are_predicted_as_well_as_their_components_can_show_them():
+    """A blob that goes round, before any training: what the components make of a film is there."""
+    time = torch.arange(240.0)
+    place = torch.stack([24 + 10 * torch.cos(0.3 * time), 24 + 10 * torch.sin(0.3 * time)], -1)
+    grid = torch.stack(torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij"), -1)
+    films = (-(grid - place[:, None, None]).square().sum(-1) / 30).exp()[:, None]
+    sizes = {"code": 16, "components": 8, "rank": 8, "window": 6, "state_features": 16, "observation_features": 16}
+    config = DSETrainConfig.images(stage_one=0, stage_two=0, readout_steps=0)
+    model = train(films[:200], DSEConfig.quad_link(**sizes), config).model
+    shown = model.encoder.components
+    guesses = {"filter": model.filter(films).predictions, "shown": shown.decode(shown.encode(films))}
+    guesses["last frame"] = films.roll(1, 0)
+    errors = {name: float((guess - films)[200:].square().mean()) for name, guess in guesses.items()}
+    assert errors["filter"] < 1.2 * errors["shown"] < 0.2 * errors["last frame"]
