@@ -47,7 +47,8 @@ def mnist_command(
     Args:
         models: Which.
         seeds: Of weights and order.
-        stem: dense for fully connected networks, conv for the published convolutions (45 s of a core per pass).
+        stem: dense for fully connected networks, conv for the published convolutions (1 to 2 minutes of a core per
+            pass).
         epochs: Passes over the training images.
         images: Learn from only so many; 0 for all.
         learning_rate: Of Adam, at its highest, for all models.
