@@ -45,7 +45,8 @@ def quadlink_command(
     Args:
         frames: Frames to learn from: 1500, or 15000 in ten films.
         corrupted: Films behind noise that comes and goes.
-        methods: Some of linear, elto, rkn, lstm, ncdssm, dse. Without noise, NCDSSM is not in the paper.
+        methods: Some of linear, elto, rkn, lstm, ncdssm, dse, dse_plain. Without noise, NCDSSM is not in the paper;
+            dse_plain is dse without components among its codes, and with one feature of a block for each, as published.
         trials: Each has films and weights of its own; the paper has five.
         epochs: Of rkn, lstm and ncdssm, 10 steps each; 60 by default.
         dse_epochs: Of dse, one in 25 for its first stage; 125 by default.

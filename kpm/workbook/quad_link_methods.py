@@ -36,6 +36,7 @@ class Settings:
     lstm: LSTMConfig = dataclasses.field(default_factory=LSTMConfig)
     ncdssm: NCDSSMConfig = dataclasses.field(default_factory=NCDSSMConfig)
     dse: DSEConfig = dataclasses.field(default_factory=DSEConfig.quad_link)
+    dse_plain: DSEConfig = dataclasses.field(default_factory=lambda: DSEConfig.quad_link(components=0, heads=1))
     films: FilmsTrainConfig = dataclasses.field(default_factory=FilmsTrainConfig)
     dse_train: DSETrainConfig = dataclasses.field(default_factory=DSETrainConfig.images)
 
@@ -49,6 +50,9 @@ class Settings:
             ncdssm=NCDSSMConfig.quick(),
             dse=DSEConfig.quad_link(
                 code=20, components=8, rank=6, window=8, state_features=12, observation_features=12
+            ),
+            dse_plain=DSEConfig.quad_link(
+                code=20, components=0, heads=1, rank=6, window=8, state_features=12, observation_features=12
             ),
             films=self.films.quick(),
             dse_train=dataclasses.replace(self.dse_train, stage_one=1, stage_two=2, readout_steps=10, segment=200),
@@ -67,6 +71,7 @@ class Settings:
     def of(self, method: str) -> dict[str, Any]:
         """What says how one method is fitted, as plain values."""
         names = {"linear": ("linear",), "elto": ("kernel",), "dse": ("dse", "dse_train")}
+        names |= {"dse_plain": ("dse_plain", "dse_train")}
         names = names.get(method, (method, "films"))
         return {name: dataclasses.asdict(getattr(self, name)) for name in names}
 
@@ -90,13 +95,16 @@ def elto(job: Job) -> FilmPredictor:
     return KernelPredictor.fit(job.train.frames, job.validation.frames, job.settings.kernel)
 
 
-def deep_spectral_encoder(job: Job) -> FilmPredictor:
-    config = dataclasses.replace(job.settings.dse_train, seed=job.seed)
-    found = train_dse(job.train.frames, job.settings.dse, config)
-    about = {"trial": job.seed, "size": job.train.size, "corrupted": job.train.corrupted is not None}
-    about |= {"train": dataclasses.asdict(config), "wall_s": round(found.wall_s, 1)}
-    checkpoint.save_model(job.folder / "best.safetensors", found.model, about)
-    return DSEPredictor(found.model)
+def deep_spectral_encoder(sizes: Callable[[Settings], DSEConfig]) -> Callable[[Job], FilmPredictor]:
+    def learn(job: Job) -> FilmPredictor:
+        config = dataclasses.replace(job.settings.dse_train, seed=job.seed)
+        found = train_dse(job.train.frames, sizes(job.settings), config)
+        about = {"trial": job.seed, "size": job.train.size, "corrupted": job.train.corrupted is not None}
+        about |= {"train": dataclasses.asdict(config), "wall_s": round(found.wall_s, 1)}
+        checkpoint.save_model(job.folder / "best.safetensors", found.model, about)
+        return DSEPredictor(found.model)
+
+    return learn
 
 
 def network(make: Callable[[Settings], nn.Module]) -> Callable[[Job], FilmPredictor]:
@@ -127,5 +135,6 @@ METHODS: dict[str, Callable[[Job], FilmPredictor]] = {
     "rkn": network(lambda s: RKN(s.rkn)),
     "lstm": network(lambda s: LSTMPredictor(s.lstm)),
     "ncdssm": network(lambda s: NCDSSM(s.ncdssm)),
-    "dse": deep_spectral_encoder,
+    "dse_plain": deep_spectral_encoder(lambda s: s.dse_plain),
+    "dse": deep_spectral_encoder(lambda s: s.dse),
 }
