@@ -110,11 +110,12 @@ def plot_trade_off(
                 x, y = zip(*points.values())
                 ax.scatter(x, y, marker=marker, color=colour, s=52, label=label, zorder=3)
             for name, (a, b) in points.items():
-                place = {"xytext": (9, 0), "ha": "left", "va": "center"} if mine else {"xytext": (0, 8), "ha": "center"}
+                place = {"xytext": (-9, 0), "ha": "right"} if mine else {"xytext": (9, 0), "ha": "left"}
+                place["va"] = "center"
                 ax.annotate(name, (a, b), textcoords="offset points", fontsize=9.5, color=text, **place)
         ax.set(xlabel=r"$D_\mathrm{sd}$ (static against dynamic)", ylabel=r"$D_\mathrm{mf}$ (factor against factor)")
         ax.set_title(title, loc="left")
-        ax.margins(0.2)
+        ax.margins(0.3, 0.2)
         ax.legend(loc="upper left")
     return figure
 
