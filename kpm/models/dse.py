@@ -50,6 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from kpm.models import dse_filtering
+from kpm.models import dse_image_networks as images
 from kpm.models import dse_networks as networks
 from kpm.models.dse_networks import DSEConfig
 from kpm.solvers import checks, spectra
@@ -85,11 +86,11 @@ class DSE(nn.Module):
         super().__init__()
         self.config = c = config or DSEConfig()
         if c.components:
-            self.encoder = networks.FilmEncoder(c.code, c.components)
-            self.decoder = networks.FilmDecoder(c.code, self.encoder.components)
+            self.encoder = images.FilmEncoder(c.code, c.components)
+            self.decoder = images.FilmDecoder(c.code, self.encoder.components)
         elif c.is_image:
-            self.encoder = networks.ImageEncoder(c.code)
-            self.decoder = networks.ImageDecoder(c.code, c.is_published)
+            self.encoder = images.ImageEncoder(c.code)
+            self.decoder = images.ImageDecoder(c.code, c.is_published)
         else:
             self.encoder, self.decoder = networks.signal_encoder(c), networks.signal_decoder(c)
         self.heads = networks.BlockHeads(c.code, c.window, c.head_hidden, c.heads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +102,7 @@ def evaluate_command(
         config,
         exploration_repeats=_FAST if fast else exploration_repeats,
         precision=precision,
-        components="channels" if basis else components,
+        components="channels" if basis or moved else components,
         basis=basis,
         progress=progress,
         resplit=moved,
@@ -124,9 +125,10 @@ def evaluate_command(
     files.write_json(target, plain)
     print(f"written to {target.name}; {found.wall_s:.0f} s")
     if save and basis:
-        store_independent(path.stem, found, plain, basis)
+        store_beside(path.stem, found, plain, "independent", ("D_mf",), {"analysis": basis.analysis.tolist()})
     elif save and moved:
-        store_resplit(path.stem, found, plain, moved)
+        explained = [round(float(v), 4) for v in moved.explained]
+        store_beside(path.stem, found, plain, "resplit", ("D_sd", "D_mf"), {"explained": explained})
     elif save:
         store(path.stem, found, data, plain, method)
     return 0
@@ -178,27 +180,19 @@ def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, 
     print(f"{name}.json has them; kpm results --readme renews the table")
 
 
-def store_independent(name: str, found: Evaluation, plain: dict[str, Any], basis: ChannelBasis) -> None:
-    """Add the D_mf of independent axes, and the axes, to the results file `name`; the thesis has no such."""
-    result = results.load(name)
-    scores = {"D_mf_independent": round(found.d_mf, 6), "D_mf_independent_se": round(found.d_mf_se, 6)}
-    tables = ("rows", "rows_se", "partition", "explored_on", "films", "repeats", "exploration", "how", "config")
-    independent = {k: plain[k] for k in tables} | {"analysis": basis.analysis.tolist()}
-    details = {**(result.details or {}), "independent": independent}
-    results.save(dataclasses.replace(result, metrics={**result.metrics, **scores}, details=details))
-    print(f"{name}.json has D_mf_independent")
+def store_beside(
+    name: str, found: Evaluation, plain: dict[str, Any], key: str, scores: Sequence[str], more: dict[str, Any]
+) -> None:
+    """Add `scores` of another split of the films to the results file `name` as ``SCORE_key``; the thesis has no such.
 
-
-def store_resplit(name: str, found: Evaluation, plain: dict[str, Any], moved: Resplit) -> None:
-    """Add both scores behind a resplit, and what was moved, to the results file `name`; the thesis has no such."""
+    The tables behind them, and what `more` says of the split, stand in its details under `key`.
+    """
     result = results.load(name)
-    scores = {f"{k}_resplit{se}": getattr(found, f"{k.lower()}{se}") for k in ("D_sd", "D_mf") for se in ("", "_se")}
+    values = {f"{s}_{key}{se}": round(getattr(found, f"{s.lower()}{se}"), 6) for s in scores for se in ("", "_se")}
     tables = ("rows", "rows_se", "partition", "explored_on", "films", "repeats", "exploration", "how", "config")
-    details = {k: plain[k] for k in tables} | {"explained": [round(float(v), 4) for v in moved.explained]}
-    details = {**(result.details or {}), "resplit": details}
-    scores = {k: round(v, 6) for k, v in scores.items()}
-    results.save(dataclasses.replace(result, metrics={**result.metrics, **scores}, details=details))
-    print(f"{name}.json has D_sd_resplit and D_mf_resplit")
+    details = {**(result.details or {}), key: {k: plain[k] for k in tables} | more}
+    results.save(dataclasses.replace(result, metrics={**result.metrics, **values}, details=details))
+    print(f"{name}.json has {' and '.join(f'{s}_{key}' for s in scores)}")
 
 
 def judged(

@@ -13,12 +13,10 @@ import torch
 
 from kpm import datasets, files, paths
 from kpm.analysis.unlearning import TARGETS, Edit, Unlearning, rows_of
-from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.models.surrogate import Surrogate
 from kpm.training import checkpoint
 from kpm.training.kae import KAETrainConfig
-from kpm.training.run_folder import Log
 from kpm.workbook import kae_experiment as experiment
 from kpm.workbook import kae_seeds, results
 from kpm.workbook.kae_experiment import EXPERIMENTS, RHO, RHOS, Experiment
@@ -130,10 +128,8 @@ def _command(
         print(f"{len(found)} seeds:")
         for key, value in kae_seeds.means([f.metrics for f in found]).items():
             print(f"{key:<40}{value:.6g}")
-    if save and name in _NOT_SHIPPED:
-        kae_seeds.save(f"kae_{name}", data[0], seeds, found, PAPER["mnist"], NOTES[name])
-    elif save:
-        _save(name, data[0], found[0])
+    if save:
+        _save(name, data[0], found, retrain)
     return 0
 
 
@@ -308,33 +304,17 @@ def as_text(name: str, metrics: dict[str, float], details: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
-def _save(name: str, data: Any, found: kae_seeds.Found) -> None:
-    """Ship the surrogate as it is and write its result."""
+def _save(name: str, data: Any, found: Sequence[kae_seeds.Found], retrain: bool) -> None:
+    """Ship the surrogate as it is, unless it is too large, and write the results file."""
     if data.source != "real":
         raise UserError(f"save: {data.name} is a stand-in, and kae_{name} is a result on the real data")
-    tensors, _ = checkpoint.read(found.path)
-    target = checkpoint.save(paths.checkpoints() / f"kae_{name}.safetensors", tensors, found.meta)
-    machine, progress = Environment.from_dict(found.meta["environment"]), found.meta["progress"]
-    curve = Log(found.path.parent / "log.jsonl").read("validation")
-    results.save(
-        results.Result(
-            name=f"kae_{name}",
-            dataset=data.name,
-            source=data.source,
-            split="test",
-            metrics=found.metrics,
-            paper=PAPER[name],
-            seeds=[found.meta["train"]["seed"]],
-            steps=progress["best"]["step"],
-            wall_s=round(progress["wall_s"], 1),
-            hardware=machine.hardware,
-            checkpoint=results.Checkpoint.of(target),
-            command=f"kpm kae {name} --save",
-            commit=machine.commit,
-            environment=machine,
-            notes=f"{NOTES[name]} Accuracies are means over classes; one seed; measured in {found.wall_s:.0f} s.",
-            curve=[{k: v for k, v in e.items() if isinstance(v, int | float)} for e in curve],
-            details=found.details,
-        )
-    )
-    print(f"kae_{name}.json and kae_{name}.safetensors have it; kpm results --readme renews the table")
+    target = None
+    if name not in _NOT_SHIPPED:
+        tensors, _ = checkpoint.read(found[0].path)
+        target = checkpoint.save(paths.checkpoints() / f"kae_{name}.safetensors", tensors, found[0].meta)
+    dataset, _, wide = name.partition("_")
+    seeds = [f.meta["train"]["seed"] for f in found]
+    options = ["--wide"] * bool(wide) + [f"--seeds {' '.join(map(str, seeds))}"] * (seeds != [_SEED])
+    command = " ".join([f"kpm kae {dataset}", *options, *["--no-retrain"] * (not retrain), "--save"])
+    result = kae_seeds.result(f"kae_{name}", data, found, PAPER[dataset], NOTES[name], command, target)
+    print(f"saved to {results.save(result).name}; kpm results --readme renews the table")

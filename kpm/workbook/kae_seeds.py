@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kpm.environment import Environment
-from kpm.errors import UserError
 from kpm.training.run_folder import Log
 from kpm.workbook import results
 
@@ -36,17 +35,24 @@ def means(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-def save(
-    name: str, data: Any, seeds: Sequence[int], every: Sequence[Found], paper: Mapping[str, float], notes: str
-) -> None:
-    """Write the results file of all seeds; each one's tables of edits stand in its details."""
-    if data.source != "real":
-        raise UserError(f"save: {data.name} is a stand-in, and {name} is a result on the real data")
-    machine = Environment.from_dict(every[0].meta["environment"])
-    progress = [f.meta["progress"] for f in every]
-    wide = " --wide" if name.endswith("_wide") else ""
-    curves = [Log(f.path.parent / "log.jsonl").read("validation") for f in every]
-    result = results.Result(
+def result(
+    name: str,
+    data: Any,
+    every: Sequence[Found],
+    paper: Mapping[str, float],
+    notes: str,
+    command: str,
+    shipped: Path | None = None,
+) -> results.Result:
+    """What was found with each seed as one result; tables stand in its details, of several seeds under ``seeds``."""
+    meta = [f.meta for f in every]
+    machine = Environment.from_dict(meta[0]["environment"])
+    seeds = [m["train"]["seed"] for m in meta]
+    curve = Log(every[0].path.parent / "log.jsonl").read("validation")
+    spread = "one seed" if len(every) == 1 else "mean and deviation over seeds, and wall_s is of all trainings"
+    spent = sum(f.wall_s for f in every)
+    tables = [f.details for f in every]
+    return results.Result(
         name=name,
         dataset=data.name,
         source=data.source,
@@ -54,16 +60,14 @@ def save(
         metrics=means([f.metrics for f in every]),
         paper=paper,
         seeds=seeds,
-        steps=max(p["best"]["step"] for p in progress),
-        wall_s=round(sum(p["wall_s"] for p in progress), 1),
+        steps=max(m["progress"]["best"]["step"] for m in meta),
+        wall_s=round(sum(m["progress"]["wall_s"] for m in meta), 1),
         hardware=machine.hardware,
-        checkpoint=None,
-        command=f"kpm kae mnist{wide} --seeds {' '.join(map(str, seeds))} --save",
+        checkpoint=results.Checkpoint.of(shipped) if shipped else None,
+        command=command,
         commit=machine.commit,
         environment=machine,
-        notes=f"{notes} Accuracies are means over classes; mean and deviation over seeds; wall_s is the training of "
-        "all surrogates.",
-        curve=[{k: v for k, v in e.items() if isinstance(v, int | float)} for e in curves[0]],
-        details={"seeds": {str(s): {"metrics": f.metrics, **f.details} for s, f in zip(seeds, every, strict=True)}},
+        notes=f"{notes} Accuracies are means over classes; {spread}; done in {spent:.0f} s.",
+        curve=[{k: v for k, v in e.items() if isinstance(v, int | float)} for e in curve],
+        details=tables[0] if len(every) == 1 else {"seeds": dict(zip(map(str, seeds), tables, strict=True))},
     )
-    print(f"saved to {results.save(result).name}; kpm results --readme renews the table")

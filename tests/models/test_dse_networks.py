@@ -6,6 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from kpm.errors import UserError
+from kpm.models import dse_image_networks as images
 from kpm.models import dse_networks as networks
 from kpm.models.dse_networks import DSEConfig
 
@@ -22,7 +23,7 @@ def test_published_sizes():
     vdp, sl, quad = (preset(reading="published") for preset in presets)
     assert (count(networks.signal_encoder(vdp)), count(networks.signal_decoder(vdp))) == (31986, 31966)
     assert (count(networks.signal_encoder(sl)), count(networks.signal_decoder(sl))) == (30706, 30676)
-    assert (count(networks.ImageEncoder()), count(networks.ImageDecoder(published=True))) == (43520, 22713)
+    assert (count(images.ImageEncoder()), count(images.ImageDecoder(published=True))) == (43520, 22713)
     heads = [count(networks.BlockHeads(c.code, c.window, c.head_hidden)) for c in (vdp, sl, quad)]
     assert heads == [35250, 70450, 102500]
     assert [(c.rank, c.state_features, c.observation_features) for c in (vdp, sl, quad)] == [
@@ -42,18 +43,18 @@ def test_sizes_of_the_clean_reading():
 
 
 def test_images_in_and_out():
-    images = torch.rand(3, 1, 48, 48)
-    codes = networks.ImageEncoder(7)(images)
+    pictures = torch.rand(3, 1, 48, 48)
+    codes = images.ImageEncoder(7)(pictures)
     assert codes.shape == (3, 7)
-    back = networks.ImageDecoder(7)(codes)
-    assert back.shape == images.shape and (back > 0).all() and (back < 1).all()
+    back = images.ImageDecoder(7)(codes)
+    assert back.shape == pictures.shape and (back > 0).all() and (back < 1).all()
 
 
 def test_components_are_principal_and_the_decoder_begins_with_them():
     torch.manual_seed(0)
     shapes = torch.rand(4, 48 * 48)
     frames = (torch.rand(2, 30, 4) @ shapes / 4).view(2, 30, 1, 48, 48)
-    encoder = networks.FilmEncoder(7, 3)
+    encoder = images.FilmEncoder(7, 3)
     encoder.components.fit((255 * frames).to(torch.uint8))
     flat = (255 * frames).to(torch.uint8).flatten(2).flatten(0, 1).numpy() / 255
     pca = PCA(3).fit(flat)
@@ -61,12 +62,12 @@ def test_components_are_principal_and_the_decoder_begins_with_them():
     assert codes.shape == (30, 7)
     expected = pca.transform(flat[:30]) / np.sqrt(pca.explained_variance_ * 59 / 60)
     np.testing.assert_allclose(abs(codes[:, :3].numpy()), abs(expected), atol=1e-3)
-    decoder = networks.FilmDecoder(7, encoder.components)
+    decoder = images.FilmDecoder(7, encoder.components)
     back = decoder(codes).detach()  # a network's correction adds a constant at most
     drawn = pca.inverse_transform(pca.transform(flat[:30])).reshape(30, 1, 48, 48)
     np.testing.assert_allclose(back - back.mean(0), drawn - drawn.mean(0), atol=1e-4)
     assert not [name for name in decoder.state_dict() if "components" in name]  # the encoder has them
-    with pytest.raises(ValueError, match="components: 3 asked for, but the frames vary in fewer directions"):
+    with pytest.raises(ValueError, match="count: 3 components asked for, but the frames vary in fewer directions"):
         encoder.components.fit(frames[:, :1].expand(2, 9, 1, 48, 48))
 
 

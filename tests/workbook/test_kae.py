@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kpm import cli, datasets
+from kpm import cli, datasets, environment
 from kpm.analysis.unlearning import TARGETS, forget, rows_of, unlearning_report
 from kpm.models.surrogate import Surrogate, SurrogateConfig
 from kpm.training import checkpoint
@@ -78,9 +78,7 @@ def test_mistakes_are_named(tiny, tmp_path, capsys):
     assert cli.main(["kae", "yinyang", "--checkpoint-file", "x"]) == 2
     assert "no checkpoint 'x'" in capsys.readouterr().err
     with pytest.raises(results.UserError, match="blobs is a stand-in"):
-        kae_command._save("yinyang", blobs("test"), Found(tmp_path, {}, {}, {}, 0.0))
-    with pytest.raises(results.UserError, match="blobs is a stand-in"):
-        kae_seeds.save("kae_mnist_wide", blobs("test"), [1], [Found(tmp_path, {}, {}, {}, 0.0)], {}, "")
+        kae_command._save("yinyang", blobs("test"), [Found(tmp_path, {}, {}, {}, 0.0)], True)
     assert cli.main(["kae", "mnist", "--seeds", "1", "1"]) == 2
     assert "seeds: expected at least one and none twice, got [1, 1]" in capsys.readouterr().err
     assert cli.main(["kae", "mnist", "--seeds", "1", "2", "--save"]) == 2
@@ -178,3 +176,22 @@ def test_runs_name_their_network_from_the_workbooks_folder():
     config = kae_experiment.kae_config(kae_experiment.EXPERIMENTS["yinyang"], folder, "distance_0")
     assert config.network == "runs/kae_mnist/network/best.safetensors" and config.distance_weight == 0
     assert dataclasses.replace(config, distance_weight=1.0).weights["distance"] == 1
+
+
+def test_a_result_says_with_what_it_was_made(tmp_path, monkeypatch):
+    def found(seed, accuracy):
+        progress = {"best": {"step": 5 + seed}, "wall_s": 1.5}
+        meta = {"environment": environment.report().to_dict(), "train": {"seed": seed}, "progress": progress}
+        return Found(tmp_path / "kae" / "best.safetensors", meta, {"accuracy_test": accuracy}, {"edits": [seed]}, 2.0)
+
+    saved = []
+    monkeypatch.setattr(results, "save", lambda result: saved.append(result) or tmp_path)
+    real = dataclasses.replace(blobs("test"), source="real")
+    kae_command._save("mnist_wide", real, [found(21, 0.5), found(53, 0.75)], False)
+    kae_command._save("mnist_wide", real, [found(21, 0.5)], True)
+    both, one = saved
+    assert both.command == "kpm kae mnist --wide --seeds 21 53 --no-retrain --save" and both.checkpoint is None
+    assert one.command == "kpm kae mnist --wide --seeds 21 --save" and one.seeds == (21,)
+    assert both.metrics["accuracy_test"] == 0.625 and "accuracy_test_std" in both.metrics
+    assert both.details == {"seeds": {"21": {"edits": [21]}, "53": {"edits": [53]}}} and one.details == {"edits": [21]}
+    assert (both.steps, both.wall_s) == (58, 3.0) and "one seed" in one.notes and "deviation" in both.notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kpm.models.dse_networks import ImageDecoder
+from kpm.models.dse_image_networks import ImageDecoder
 
 
 class FrameEncoder(nn.Module):

@@ -11,35 +11,9 @@ from kpm.models.baselines import elto
 from kpm.models.baselines.kernel_kalman import KernelKalman
 from kpm.models.baselines.predictor import ELEMENT, FilmPredictor, pixels
 from kpm.models.baselines.settled_filter import settled_filter
-from kpm.solvers import LinearGaussian, checks, identify
+from kpm.models.principal_components import Components, principal_components
+from kpm.solvers import LinearGaussian, identify
 from kpm.solvers.identification import System
-
-
-@dataclasses.dataclass(frozen=True)
-class Components:
-    """Principal components of frames: `mean` ``(2304,)`` and `axes` ``(2304, count)``, orthonormal; float64."""
-
-    mean: Tensor
-    axes: Tensor
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Coordinates ``(n, t, count)``, float64, of frames ``(n, t, 1, 48, 48)`` in [0, 1]."""
-        return (frames.flatten(2).double() - self.mean) @ self.axes
-
-
-def components(frames: Tensor, count: int) -> Components:
-    """The `count` leading principal components of frames ``(n, t, 1, 48, 48)`` in [0, 1]."""
-    flat = frames.flatten(2).flatten(0, 1).double()
-    checks.count(count, "count", 1, min(flat.shape))
-    mean = flat.mean(0)
-    centred = flat - mean
-    if len(flat) >= flat.shape[1]:
-        _, vectors = torch.linalg.eigh(centred.mT @ centred)
-        return Components(mean, vectors[:, -count:].flip(1))
-    values, vectors = torch.linalg.eigh(centred @ centred.mT)  # the smaller of the two problems
-    if not values[-count] > 1e-10 * values[-1]:
-        raise ValueError(f"count: {count} components asked for, but the frames vary in fewer directions")
-    return Components(mean, (centred.mT @ vectors[:, -count:] / values[-count:].sqrt()).flip(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +55,7 @@ class LinearPredictor(FilmPredictor):
     def fit(cls, frames: Tensor, config: LinearConfig | None = None) -> LinearPredictor:
         """Find components and system of films ``(n, time, 1, 48, 48)``; no film joins another."""
         config, frames = config or LinearConfig(), pixels(frames)
-        found = components(frames, config.components)
+        found = principal_components(frames, config.components)
         y = found.encode(frames)
         loading = config.loading * float(y.var())
         identified = identify(y, config.window, config.rank, loading=loading)
@@ -127,7 +101,7 @@ class KernelPredictor(FilmPredictor):
         """
         config = config or KernelConfig()
         frames, truth = pixels(frames), pixels(validation)
-        found = components(frames, config.components)
+        found = principal_components(frames, config.components)
         codes, targets = found.encode(frames), frames.flatten(2).double()
         steps = tuple(sorted({1, max(1, config.elto.horizon // 2), config.elto.horizon}))
         best, least = None, float("inf")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames
 from kpm.models.baselines.predictor import FilmPredictor, in_pieces
-from kpm.models.dse_networks import ImageDecoder
+from kpm.models.dse_image_networks import ImageDecoder
 
 
 @dataclasses.dataclass(frozen=True)

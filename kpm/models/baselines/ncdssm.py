@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames
 from kpm.models.baselines.predictor import FilmPredictor
 from kpm.models.baselines.settled_filter import settled_filter
-from kpm.models.dse_networks import ImageDecoder
+from kpm.models.dse_image_networks import ImageDecoder
 from kpm.solvers import LinearGaussian, kalman_filter
 
 

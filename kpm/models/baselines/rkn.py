@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from kpm.models.baselines.image_networks import FrameEncoder, cross_entropy, decode_frames, positive
 from kpm.models.baselines.predictor import FilmPredictor, in_pieces
-from kpm.models.dse_networks import ImageDecoder
+from kpm.models.dse_image_networks import ImageDecoder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from kpm.datasets import quad_link_images
-from kpm.models.baselines.linear_films import KernelConfig, KernelPredictor, LinearConfig, LinearPredictor, components
+from kpm.models.baselines.linear_films import KernelConfig, KernelPredictor, LinearConfig, LinearPredictor
 from kpm.models.baselines.lstm import LSTMConfig, LSTMPredictor
 from kpm.models.baselines.ncdssm import NCDSSM, NCDSSMConfig
 from kpm.models.baselines.predictor import in_pieces, pixels
 from kpm.models.baselines.rkn import RKN, RKNConfig
+from kpm.models.principal_components import principal_components
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_closed_forms_beat_the_last_frame_and_the_mean(kind, films):
 def test_components_rebuild_frames(films, crop):
     """With fewer frames than pixels, and with more (crops of 10 x 10)."""
     x = pixels(films)[..., crop, crop]
-    found = components(x, 30)
+    found = principal_components(x, 30)
     again = found.encode(x) @ found.axes.mT + found.mean
     flat = x.flatten(2).double()
     u, s, vh = torch.linalg.svd((flat - flat.mean((0, 1))).flatten(0, 1), full_matrices=False)

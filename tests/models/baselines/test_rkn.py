@@ -6,7 +6,7 @@ import torch
 
 from kpm.models.baselines.image_networks import positive, set_brightness
 from kpm.models.baselines.rkn import RKN, RKNCell, RKNConfig
-from kpm.models.dse_networks import ImageDecoder
+from kpm.models.dse_image_networks import ImageDecoder
 from kpm.solvers import LinearGaussian, kalman_filter
 
 
