@@ -451,6 +451,41 @@ def test_an_interrupted_run_leaves_no_process_behind(home, tmp_path, monkeypatch
         assert "interrupted" in (out / "index.html").read_text()
 
 
+def test_an_orphaned_worker_whose_notebook_ends_at_once_still_removes_its_folder(tmp_path):
+    # Killing the kernel ends the notebook, so that the worker has an outcome while its watcher is still at work.
+    private = tmp_path / "private"
+    private.mkdir()
+    worker = """
+import os, sys, time
+from pathlib import Path
+from kpm.workbook import runner_worker
+
+def execute(spec, private):
+    while os.getppid() == spec["parent"]:
+        time.sleep(0.01)
+    return runner_worker.Outcome("crash", "the kernel died")
+
+runner_worker.execute = execute
+runner_worker.ProcessTree.kill = lambda tree, **options: time.sleep(1)
+runner_worker.main(Path(sys.argv[1]))
+"""
+    parent = """
+import json, os, subprocess, sys
+from pathlib import Path
+(Path(sys.argv[1]) / "spec.json").write_text(json.dumps({"parent": os.getpid()}))
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]])
+print(worker.pid, flush=True)
+sys.stdin.read()
+"""
+    arguments = [sys.executable, "-c", parent, str(private), worker]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    orphan = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    process.communicate()
+    assert wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 30)
+    assert not private.exists()
+
+
 def test_a_tree_is_killed_with_children_whose_parent_is_gone():
     grandchild = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     mark = uuid.uuid4().hex
