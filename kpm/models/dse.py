@@ -55,7 +55,7 @@ from kpm.models import dse_networks as networks
 from kpm.models.dse_networks import DSEConfig
 from kpm.solvers import checks, spectra
 from kpm.solvers.linear_gaussian import LinearGaussian
-from kpm.solvers.realization import Realization, realize
+from kpm.solvers.realization import Realization, principal, realize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,10 @@ class DSE(nn.Module):
 
     def find_realization(self, past: Tensor, future: Tensor, previous: Realization | None = None) -> Realization:
         """Realization of block features; its axes turned to those of a `previous` one as well as they can be."""
-        found = realize(past, future, self.config.rank, loading=self.config.loading)
+        if self.config.realized:
+            found = realize(past, future, self.config.rank, loading=self.config.loading)
+        else:
+            found = principal(past, future, self.config.rank, loading=self.config.loading)
         if previous is None or self.config.is_published:
             return found
         with torch.no_grad():

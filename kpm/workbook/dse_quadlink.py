@@ -21,7 +21,7 @@ from kpm.datasets.quad_link_images import QuadLinkFilms
 from kpm.errors import UserError, pick
 from kpm.metrics.film_errors import film_errors, trivial_film_errors
 from kpm.workbook import quad_link_table, results
-from kpm.workbook.quad_link_methods import METHODS, Job, Settings
+from kpm.workbook.quad_link_methods import METHODS, VARIANTS, Job, Settings
 from kpm.workbook.quad_link_table import HORIZONS
 
 WARMUP = 50
@@ -30,7 +30,7 @@ WARMUP = 50
 def quadlink_command(
     frames: int = 1500,
     corrupted: bool = False,
-    methods: tuple[str, ...] = tuple(METHODS),
+    methods: tuple[str, ...] = tuple(m for m in METHODS if m not in VARIANTS),
     trials: int = 5,
     epochs: int = 0,
     dse_epochs: int = 0,
@@ -45,8 +45,10 @@ def quadlink_command(
     Args:
         frames: Frames to learn from: 1500, or 15000 in ten films.
         corrupted: Films behind noise that comes and goes.
-        methods: Some of linear, elto, rkn, lstm, ncdssm, dse, dse_plain. Without noise, NCDSSM is not in the paper;
-            dse_plain is dse without components among its codes, and with one feature of a block for each, as published.
+        methods: Some of linear, elto, rkn, lstm, ncdssm, dse, and of dse with one thing changed: dse_plain, without
+            components among its codes and with one feature of a block for each, as published; dse_joint, where all
+            losses train everything from the start; dse_codes, where the encoder's codes of the last frame are the
+            state. Without noise, NCDSSM is not in the paper.
         trials: Each has films and weights of its own; the paper has five.
         epochs: Of rkn, lstm and ncdssm, 10 steps each; 60 by default.
         dse_epochs: Of dse, one in 25 for its first stage; 125 by default.

@@ -25,6 +25,14 @@ from kpm.training.dse import train as train_dse
 from kpm.training.films import FilmsTask, FilmsTrainConfig
 from kpm.training.fit import fit
 
+# DSE with one thing changed: of its sizes, and of its training.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dse_plain": ({"components": 0, "heads": 1}, {}),  # as published: codes of the network alone
+    "dse_joint": ({}, {"schedule": "joint"}),
+    # The state is what the encoder says of the last frame; there is no realization that could be trained first.
+    "dse_codes": ({"realized": False, "window": 1, "heads": 1}, {"stage_one": 0, "correlation_weight": 0.0}),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -36,7 +44,6 @@ class Settings:
     lstm: LSTMConfig = dataclasses.field(default_factory=LSTMConfig)
     ncdssm: NCDSSMConfig = dataclasses.field(default_factory=NCDSSMConfig)
     dse: DSEConfig = dataclasses.field(default_factory=DSEConfig.quad_link)
-    dse_plain: DSEConfig = dataclasses.field(default_factory=lambda: DSEConfig.quad_link(components=0, heads=1))
     films: FilmsTrainConfig = dataclasses.field(default_factory=FilmsTrainConfig)
     dse_train: DSETrainConfig = dataclasses.field(default_factory=DSETrainConfig.images)
 
@@ -50,9 +57,6 @@ class Settings:
             ncdssm=NCDSSMConfig.quick(),
             dse=DSEConfig.quad_link(
                 code=20, components=8, rank=6, window=8, state_features=12, observation_features=12
-            ),
-            dse_plain=DSEConfig.quad_link(
-                code=20, components=0, heads=1, rank=6, window=8, state_features=12, observation_features=12
             ),
             films=self.films.quick(),
             dse_train=dataclasses.replace(self.dse_train, stage_one=1, stage_two=2, readout_steps=10, segment=200),
@@ -68,12 +72,19 @@ class Settings:
             dse_train = dataclasses.replace(dse_train, stage_one=first, stage_two=dse_epochs - first)
         return dataclasses.replace(self, films=films, dse_train=dse_train)
 
+    def variant(self, method: str) -> Settings:
+        """These, with the changes of a variant of DSE."""
+        sizes, training = VARIANTS.get(method, ({}, {}))
+        if training.get("stage_one") == 0:  # as many epochs as the others
+            training = training | {"stage_two": self.dse_train.epochs}
+        dse, dse_train = dataclasses.replace(self.dse, **sizes), dataclasses.replace(self.dse_train, **training)
+        return dataclasses.replace(self, dse=dse, dse_train=dse_train)
+
     def of(self, method: str) -> dict[str, Any]:
         """What says how one method is fitted, as plain values."""
-        names = {"linear": ("linear",), "elto": ("kernel",), "dse": ("dse", "dse_train")}
-        names |= {"dse_plain": ("dse_plain", "dse_train")}
-        names = names.get(method, (method, "films"))
-        return {name: dataclasses.asdict(getattr(self, name)) for name in names}
+        names = {"linear": ("linear",), "elto": ("kernel",), **dict.fromkeys(("dse", *VARIANTS), ("dse", "dse_train"))}
+        chosen = self.variant(method)
+        return {name: dataclasses.asdict(getattr(chosen, name)) for name in names.get(method, (method, "films"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +106,11 @@ def elto(job: Job) -> FilmPredictor:
     return KernelPredictor.fit(job.train.frames, job.validation.frames, job.settings.kernel)
 
 
-def deep_spectral_encoder(sizes: Callable[[Settings], DSEConfig]) -> Callable[[Job], FilmPredictor]:
+def deep_spectral_encoder(variant: str) -> Callable[[Job], FilmPredictor]:
     def learn(job: Job) -> FilmPredictor:
-        config = dataclasses.replace(job.settings.dse_train, seed=job.seed)
-        found = train_dse(job.train.frames, sizes(job.settings), config)
+        settings = job.settings.variant(variant)
+        config = dataclasses.replace(settings.dse_train, seed=job.seed)
+        found = train_dse(job.train.frames, settings.dse, config)
         about = {"trial": job.seed, "size": job.train.size, "corrupted": job.train.corrupted is not None}
         about |= {"train": dataclasses.asdict(config), "wall_s": round(found.wall_s, 1)}
         checkpoint.save_model(job.folder / "best.safetensors", found.model, about)
@@ -135,6 +147,5 @@ METHODS: dict[str, Callable[[Job], FilmPredictor]] = {
     "rkn": network(lambda s: RKN(s.rkn)),
     "lstm": network(lambda s: LSTMPredictor(s.lstm)),
     "ncdssm": network(lambda s: NCDSSM(s.ncdssm)),
-    "dse_plain": deep_spectral_encoder(lambda s: s.dse_plain),
-    "dse": deep_spectral_encoder(lambda s: s.dse),
+    **{variant: deep_spectral_encoder(variant) for variant in ("dse", *VARIANTS)},
 }
