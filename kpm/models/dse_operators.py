@@ -16,7 +16,9 @@ CHUNK = 1024  # frames encoded or decoded at a time where no gradient is needed
 
 
 @torch.no_grad()
-def fit_operators(model: DSE, y: Tensor, folds: int = 5) -> tuple[Tensor, Tensor]:
+def fit_operators(
+    model: DSE, y: Tensor, folds: int = 5, given: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Set realization, operators, noise, start and modes from training sequences, in the clean reading.
 
     Parameters
@@ -27,6 +29,8 @@ def fit_operators(model: DSE, y: Tensor, folds: int = 5) -> tuple[Tensor, Tensor
         ``([n,] time, *element)``.
     folds : int
         Blocks of the fold-averaged transition.
+    given : tuple of Tensor, optional
+        Transition and output that were learned in another way, to be taken instead of the ridge solutions.
 
     Returns
     -------
@@ -47,9 +51,9 @@ def fit_operators(model: DSE, y: Tensor, folds: int = 5) -> tuple[Tensor, Tensor
     now = model.present(codes)
     before, after, seen = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1), model.observe(now).flatten(0, 1)
     every = z.flatten(0, 1)
-    model.transition.copy_(ridge(before, after, model.penalty))
+    model.transition.copy_(ridge(before, after, model.penalty) if given is None else given[0])
     fit_spectrum(model, z, future, folds)
-    model.output.copy_(ridge(every, seen, model.config.ridge_output))
+    model.output.copy_(ridge(every, seen, model.config.ridge_output) if given is None else given[1])
     process, observation = noise_covariances(model, after - before @ model.transition, seen - every @ model.output)
     model.process_noise.copy_(process)
     model.observation_noise.copy_(observation)

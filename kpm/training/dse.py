@@ -49,6 +49,9 @@ class DSETrainConfig:
     """Whether the rates fall to zero over the epochs, along a cosine."""
     folds: int = 5
     """Blocks of the cross-fitting; 1 for none, so that operators have seen what they predict (an ablation)."""
+    closed_form: bool = True
+    """Whether operators are ridge solutions of each step; if not, matrices that are learned with everything else (an
+    ablation; the paper's has networks in their place, on which no Kalman filter can run)."""
     correlation_weight: float = 1.0
     """Of minus the mean canonical correlation (published reading: minus their sum)."""
     reconstruction_weight: float = 0.1
@@ -158,14 +161,17 @@ def train(
             {"params": parameters(*networks)},
         ]
         optimizer = torch.optim.Adam(groups, fused=True)
-        history, previous = [], None
+        history, previous, free = [], None, None
+        if not config.closed_form:
+            free = FreeOperators(model)
+            optimizer.param_groups[1]["params"] += parameters(free)
         for epoch in range(config.epochs):
             whole = epoch >= config.stage_one or config.schedule == "joint"
             for group, rate in zip(optimizer.param_groups, (config.encoder_rate, config.learning_rate)):
                 group["lr"] = rate * config.share(epoch)
             model.train()
             for segment in segments(y, config.segment, model.fewest_frames):
-                terms, previous = losses(model, segment, config, previous, whole)
+                terms, previous = losses(model, segment, config, previous, whole, free)
                 optimizer.zero_grad()
                 sum(terms.values()).backward()
                 optimizer.step()
@@ -174,8 +180,17 @@ def train(
                 after_epoch(epoch, history[-1])
         if previous is not None:
             model.realization = previous
-        fit(model, y, config)
+        fit(model, y, config, free)
     return DSETrained(model, history, time.monotonic() - began)
+
+
+class FreeOperators(nn.Module):
+    """Transition and output as matrices that are learned, in place of the closed form."""
+
+    def __init__(self, model: DSE):
+        super().__init__()
+        self.transition = nn.Parameter(torch.eye(*model.transition.shape).to(model.transition))
+        self.output = nn.Parameter(torch.zeros_like(model.output))
 
 
 def prepared(y: Tensor, sizes: DSEConfig) -> DSE:
@@ -207,7 +222,12 @@ def segments(y: Tensor, length: int, least: int) -> Iterator[Tensor]:
 
 
 def losses(
-    model: DSE, y: Tensor, config: DSETrainConfig, previous: Realization | None = None, whole: bool = True
+    model: DSE,
+    y: Tensor,
+    config: DSETrainConfig,
+    previous: Realization | None = None,
+    whole: bool = True,
+    free: FreeOperators | None = None,
 ) -> tuple[dict[str, Tensor], Realization]:
     """Weighted losses on sequences `y` ``(n, time, *element)``, and the realization they were found with.
 
@@ -233,8 +253,11 @@ def losses(
     z, seen = model.dictionary(x), model.observe(code)
     before, after = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
     folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
-    transitions = leave_one_out(before, after, model.penalty, folds)
-    outputs = leave_one_out(after, seen, model.config.ridge_output, folds)
+    if free is None:
+        transitions = leave_one_out(before, after, model.penalty, folds)
+        outputs = leave_one_out(after, seen, model.config.ridge_output, folds)
+    else:
+        transitions, outputs = (x.expand(len(folds), -1, -1) for x in (free.transition, free.output))
     ahead = out_of_fold(before, transitions, folds)
     terms["transition"] = unexplained((ahead - after)[:, 1:], after[:, 1:])  # not of the constant
     terms["output"] = unexplained(out_of_fold(after, outputs, folds) - seen, seen)
@@ -260,16 +283,21 @@ def relative(estimate: Tensor, target: Tensor) -> Tensor:
     return (estimate - target).double().square().mean() / variance
 
 
-def fit(model: DSE, y: Tensor, config: DSETrainConfig) -> None:
+def fit(model: DSE, y: Tensor, config: DSETrainConfig, free: FreeOperators | None = None) -> None:
     """Operators and noise of all training data, then read-outs and decoder on out-of-fold features."""
-    z, codes = fit_operators(model, y, config.folds)
+    given = None if free is None else (free.transition.detach(), free.output.detach())
+    z, codes = fit_operators(model, y, config.folds, given)
     before, after, code = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1), codes[:, 1:].flatten(0, 1)
     rank = model.config.rank
     with torch.no_grad():
         seen = model.observe(code)
-        folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
-        ahead = out_of_fold(before, leave_one_out(before, after, model.penalty, folds), folds)
-        shown = out_of_fold(ahead, leave_one_out(after, seen, model.config.ridge_output, folds), folds)
+        if given is None:
+            folds = contiguous_folds(len(z), z.shape[1] - 1, config.folds, model.purge, z.device)
+            ahead = out_of_fold(before, leave_one_out(before, after, model.penalty, folds), folds)
+            shown = out_of_fold(ahead, leave_one_out(after, seen, model.config.ridge_output, folds), folds)
+        else:
+            ahead = before @ given[0]
+            shown = ahead @ given[1]
     model.eval()
     for net, x, target in (
         (model.state_readout, ahead, after[:, 1 : 1 + rank]),

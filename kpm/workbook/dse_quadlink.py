@@ -47,8 +47,8 @@ def quadlink_command(
         corrupted: Films behind noise that comes and goes.
         methods: Some of linear, elto, rkn, lstm, ncdssm, dse, and of dse with one thing changed: dse_plain, without
             components among its codes and with one feature of a block for each, as published; dse_joint, where all
-            losses train everything from the start; dse_codes, where the encoder's codes of the last frame are the
-            state. Without noise, NCDSSM is not in the paper.
+            losses train everything from the start; dse_learned, whose operators are learned instead of solved for;
+            dse_codes, where codes of the last frame are the state. The paper has no NCDSSM for clean films.
         trials: Each has films and weights of its own; the paper has five.
         epochs: Of rkn, lstm and ncdssm, 10 steps each; 60 by default.
         dse_epochs: Of dse, one in 25 for its first stage; 125 by default.

@@ -29,6 +29,7 @@ from kpm.training.fit import fit
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dse_plain": ({"components": 0, "heads": 1}, {}),  # as published: codes of the network alone
     "dse_joint": ({}, {"schedule": "joint"}),
+    "dse_learned": ({}, {"closed_form": False}),
     # The state is what the encoder says of the last frame; there is no realization that could be trained first.
     "dse_codes": ({"realized": False, "window": 1, "heads": 1}, {"stage_one": 0, "correlation_weight": 0.0}),
 }

@@ -50,7 +50,7 @@ TABLE_2 = {
     "dse": (0.2593, 0.2754, 0.2952, 0.3256, 0.3805),
 }
 
-METHODS = ("linear", "elto", "rkn", "lstm", "ncdssm", "dse", "dse_plain", "dse_joint", "dse_codes")
+METHODS = ("linear", "elto", "rkn", "lstm", "ncdssm", "dse", "dse_plain", "dse_joint", "dse_learned", "dse_codes")
 Cells = dict[str, dict[str, dict[int, list[float]]]]
 
 

@@ -151,6 +151,36 @@ def test_losses_are_those_of_operators_that_have_not_seen_the_block():
         np.testing.assert_allclose(terms[name].item(), value, rtol=1e-8, err_msg=name)
 
 
+def test_learned_operators_take_the_place_of_the_closed_form():
+    y = rotation()
+    model, config = ready(y), DSETrainConfig(folds=3, closed_form=False)
+    free = dse.FreeOperators(model)
+    with torch.no_grad():
+        free.output.normal_(generator=torch.Generator().manual_seed(4))
+    terms, found = dse.losses(model, y[None], config, free=free)
+    z = model.dictionary(model.states(model.blocks(model.encode(y[None]))[0], found))[0].detach()
+    here, target = z[1:] @ free.output, model.observe(model.present(model.encode(y[None])))[0, 1:].detach()
+    covariance = torch.cov(target.mT, correction=0)
+    covariance += 1e-4 * covariance.trace() / len(covariance) * torch.eye(len(covariance))
+    residual = here - target
+    share = ((residual @ torch.linalg.inv(covariance)) * residual).mean()
+    torch.testing.assert_close(terms["output"], share, rtol=1e-8, atol=1e-10)
+    for name, wanted in (("transition", (True, False)), ("output", (False, True)), ("reconstruction", (False, False))):
+        grads = torch.autograd.grad(terms[name], list(free.parameters()), retain_graph=True, allow_unused=True)
+        assert tuple(g is not None and bool((g != 0).any()) for g in grads) == wanted
+
+
+def test_a_model_with_learned_operators_keeps_them(monkeypatch):
+    made, init = [], dse.FreeOperators.__init__
+    monkeypatch.setattr(dse.FreeOperators, "__init__", lambda self, model: made.append(self) or init(self, model))
+    config = DSETrainConfig(**(QUICK | {"stage_two": 5}), closed_form=False)
+    model = train(rotation(), sizes(), config).model
+    (free,) = made
+    assert torch.equal(model.transition, free.transition) and torch.equal(model.output, free.output)
+    assert not torch.equal(free.transition, torch.eye(6, dtype=torch.float64))
+    assert model.filter(rotation(seed=5)).predictions.isfinite().all()
+
+
 def test_segments():
     torch.manual_seed(0)
     long = torch.arange(250.0).reshape(1, 250, 1).expand(2, 250, 1)

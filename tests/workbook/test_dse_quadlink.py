@@ -51,7 +51,7 @@ def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
 
 
 def test_variants_of_dse_change_what_they_say(short, tmp_path):
-    names = ("dse", "dse_plain", "dse_joint", "dse_codes")
+    names = ("dse", "dse_plain", "dse_joint", "dse_learned", "dse_codes")
     ask = {"frames": 180, "methods": names, "trials": 1, "folder": tmp_path}
     dse_quadlink.quadlink_command(quick=True, **ask)
     kept = {n: json.loads((tmp_path / "1.5k_clean" / f"{n}_0.json").read_text()) for n in names}
@@ -67,9 +67,10 @@ def test_variants_of_dse_change_what_they_say(short, tmp_path):
 
     assert changed("dse_plain") == {"components": 0, "heads": 1}
     assert changed("dse_joint") == {"schedule": "joint"}
+    assert changed("dse_learned") == {"closed_form": False}
     codes = {"realized": False, "window": 1, "heads": 1, "stage_one": 0, "stage_two": 3, "correlation_weight": 0.0}
     assert changed("dse_codes") == codes
-    assert len({record["errors"]["clean"]["1"] for record in kept.values()}) == 4
+    assert len({record["errors"]["clean"]["1"] for record in kept.values()}) == 5
 
 
 def test_trials_of_other_settings_are_not_mixed(short, tmp_path):
