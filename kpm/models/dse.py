@@ -55,7 +55,7 @@ from kpm.models import dse_networks as networks
 from kpm.models.dse_networks import DSEConfig
 from kpm.solvers import checks, spectra
 from kpm.solvers.linear_gaussian import LinearGaussian
-from kpm.solvers.realization import Realization, principal, realize
+from kpm.solvers.realization import Realization, realize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,7 @@ class DSE(nn.Module):
         Entry i has the codes from i on as its past, and its state belongs to time ``i + window + gap``, that of the
         first code of its future.
         """
-        past, future = self.heads(codes)
+        past, future = self.heads(codes) if self.config.realized else (codes, codes)
         start = self.config.window + self.config.gap
         return past[:, : past.shape[1] - start], future[:, start:]
 
@@ -163,10 +163,9 @@ class DSE(nn.Module):
 
     def find_realization(self, past: Tensor, future: Tensor, previous: Realization | None = None) -> Realization:
         """Realization of block features; its axes turned to those of a `previous` one as well as they can be."""
-        if self.config.realized:
-            found = realize(past, future, self.config.rank, loading=self.config.loading)
-        else:
-            found = principal(past, future, self.config.rank, loading=self.config.loading)
+        if not self.config.realized:
+            return standardised(past, self.config.rank)
+        found = realize(past, future, self.config.rank, loading=self.config.loading)
         if previous is None or self.config.is_published:
             return found
         with torch.no_grad():
@@ -300,3 +299,19 @@ class DSE(nn.Module):
         if torch.isnan(value).any():
             raise ValueError(f"{name}: this model is not fitted; see kpm.training.dse.train")
         return value
+
+
+@torch.no_grad()
+def standardised(codes: Tensor, rank: int) -> Realization:
+    """No realization: states are the first `rank` of the codes ``(n, time, code)`` themselves, with variance 1.
+
+    Raises `ValueError` where one of them is constant.
+    """
+    rows = codes.double().flatten(0, 1)
+    deviation = rows.std(0, correction=0)
+    if not (deviation[:rank] > 0).all():
+        raise ValueError(f"codes: {int((deviation[:rank] <= 0).nonzero()[0])} is constant, and was to be a state")
+    eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    directions = eye[:, :rank] / deviation[:rank]
+    one = rows.new_ones(())
+    return Realization(eye[0] * 0 + 1, rows.mean(0), rows.mean(0), eye, eye, directions, directions, one, one)

@@ -44,8 +44,8 @@ class DSEConfig:
     rank : int
         Coordinates of the state.
     realized : bool
-        Clean reading: states by realization. If not, they are the leading principal components of the block features of
-        the past, whatever the future is: an ablation, "encoder features as state" with blocks of one code.
+        Clean reading: states by realization. If not, they are the first codes of the last frame, whatever comes after
+        it: an ablation. Blocks have one code then.
     state_features, observation_features : int
         Sizes of the two dictionaries. In the clean reading the first has the constant and the state among its features.
     harmonics : int
@@ -101,8 +101,8 @@ class DSEConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.rank > self.block_features:
             raise ValueError(f"rank: {self.rank} states cannot come from {self.block_features} features")
-        if self.is_published and not self.realized:
-            raise ValueError("realized: only the clean reading can do without")
+        if not self.realized and (self.is_published or self.window > 1 or self.heads > 1):
+            raise ValueError("realized: only the clean reading, with window and heads 1, can do without")
         if self.components and (self.is_published or not self.is_image):
             raise ValueError(f"components: only of images in the clean reading, got {self.components}")
         if self.components and not 0 < self.components < min(self.code, self.observation_features + 1):

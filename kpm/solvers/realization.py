@@ -192,39 +192,6 @@ def realize(
     )
 
 
-@torch.no_grad()
-def principal(past: Tensor, future: Tensor, rank: int, *, loading: float = 1e-3) -> Realization:
-    """States that ask nothing of the future: the leading principal components of past features, of variance 1.
-
-    What `realize` is to be compared with. Its correlations are set to 1, and the future is seen along the directions of
-    its own components.
-
-    Parameters
-    ----------
-    past, future, rank, loading
-        As for `realize`; one set of states for all sequences.
-    """
-    past, _ = checks.sequences(past, name="past")
-    future, _ = checks.sequences(future, name="future")
-    checks.count(rank, "rank", 1, min(past.shape[-1], future.shape[-1]))
-    parts = {}
-    for name, x in (("past", past.flatten(0, -2)), ("future", future.flatten(0, -2))):
-        mean = x.mean(0)
-        covariance = (x - mean).mT @ (x - mean) / len(x)
-        values, vectors = _eigh(covariance + loading * torch.eye(len(covariance), dtype=x.dtype, device=x.device))
-        if not values[-1] > 0:
-            raise ValueError(f"{name}: the features do not vary and there is no loading")
-        values, vectors = values.flip(-1).clamp_min(1e-8 * values[-1]), vectors.flip(-1)
-        directions = vectors[:, :rank] * values[:rank].rsqrt()
-        parts |= {
-            f"{name}_mean": mean,
-            f"{name}_whitening": (vectors * values.rsqrt()) @ vectors.mT,
-            f"{name}_directions": directions * orient(directions),
-            f"{name}_condition": values[0] / values[-1],
-        }
-    return Realization(correlations=past.new_ones(min(past.shape[-1], future.shape[-1])), **parts)
-
-
 def _centre(x: Tensor, mask: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Features minus their mean, zero where masked, and the mean ``(*batch, 1, p)``."""
     mean = x.sum(-2, keepdim=True) / count

@@ -50,8 +50,9 @@ class DSETrainConfig:
     folds: int = 5
     """Blocks of the cross-fitting; 1 for none, so that operators have seen what they predict (an ablation)."""
     closed_form: bool = True
-    """Whether operators are ridge solutions of each step; if not, matrices that are learned with everything else (an
-    ablation; the paper's has networks in their place, on which no Kalman filter can run)."""
+    """Whether operators are ridge solutions of each step; if not, matrices that are learned with everything else, and
+    without cross-fitting (an ablation of the clean reading; the paper's has networks in their place, on which no Kalman
+    filter can run). The spectrum is solved for in any case."""
     correlation_weight: float = 1.0
     """Of minus the mean canonical correlation (published reading: minus their sum)."""
     reconstruction_weight: float = 0.1
@@ -149,8 +150,12 @@ def train(
     if sizes.is_published:
         from kpm.training import dse_published
 
+        if config and not config.closed_form:
+            raise UserError("closed_form: the published reading has no other")
         return dse_published.train(y, sizes, config or DSETrainConfig.published(), after_epoch=after_epoch)
     config = config or DSETrainConfig()
+    if config.stage_one and not sizes.realized:
+        raise UserError(f"stage_one: without a realization there is nothing to train first, got {config.stage_one}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = prepared(y, sizes)
@@ -185,12 +190,18 @@ def train(
 
 
 class FreeOperators(nn.Module):
-    """Transition and output as matrices that are learned, in place of the closed form."""
+    """Transition and output as matrices that are learned, not solved for; the constant stays what it is."""
 
     def __init__(self, model: DSE):
         super().__init__()
-        self.transition = nn.Parameter(torch.eye(*model.transition.shape).to(model.transition))
+        eye = torch.eye(*model.transition.shape).to(model.transition)
+        self.register_buffer("constant", eye[:, :1])
+        self.rest = nn.Parameter(eye[:, 1:].clone())
         self.output = nn.Parameter(torch.zeros_like(model.output))
+
+    @property
+    def transition(self) -> Tensor:
+        return torch.cat([self.constant, self.rest], 1)
 
 
 def prepared(y: Tensor, sizes: DSEConfig) -> DSE:
@@ -244,7 +255,7 @@ def losses(
     codes = model.encode(y)
     past, future = model.blocks(codes)
     found = model.find_realization(past, future, previous)
-    terms = {"correlation": config.correlation_weight * found.loss / found.rank}
+    terms = {"correlation": config.correlation_weight * found.loss / found.rank} if model.config.realized else {}
     if not whole:
         return terms, found
     live = model.states(past, found)
@@ -284,7 +295,10 @@ def relative(estimate: Tensor, target: Tensor) -> Tensor:
 
 
 def fit(model: DSE, y: Tensor, config: DSETrainConfig, free: FreeOperators | None = None) -> None:
-    """Operators and noise of all training data, then read-outs and decoder on out-of-fold features."""
+    """Operators and noise of all training data, then read-outs and decoder on out-of-fold features.
+
+    With `free` operators there are no folds.
+    """
     given = None if free is None else (free.transition.detach(), free.output.detach())
     z, codes = fit_operators(model, y, config.folds, given)
     before, after, code = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1), codes[:, 1:].flatten(0, 1)

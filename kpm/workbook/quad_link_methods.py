@@ -25,13 +25,13 @@ from kpm.training.dse import train as train_dse
 from kpm.training.films import FilmsTask, FilmsTrainConfig
 from kpm.training.fit import fit
 
-# DSE with one thing changed: of its sizes, and of its training.
+# DSE with one component changed: in its sizes, and in its training.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dse_plain": ({"components": 0, "heads": 1}, {}),  # as published: codes of the network alone
     "dse_joint": ({}, {"schedule": "joint"}),
     "dse_learned": ({}, {"closed_form": False}),
-    # The state is what the encoder says of the last frame; there is no realization that could be trained first.
-    "dse_codes": ({"realized": False, "window": 1, "heads": 1}, {"stage_one": 0, "correlation_weight": 0.0}),
+    # There is no realization that could be trained first.
+    "dse_codes": ({"realized": False, "window": 1, "heads": 1}, {"stage_one": 0}),
 }
 
 

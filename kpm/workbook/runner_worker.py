@@ -138,13 +138,15 @@ def main(private: Path) -> None:
     spec = json.loads((private / "spec.json").read_text(encoding="utf-8"))
     watcher = threading.Thread(target=watch, args=(spec["parent"], private), daemon=True)
     watcher.start()
-    outcome = execute(spec, private)
-    if os.getppid() == spec["parent"]:
-        report(private, "outcome", outcome)
-    if os.getppid() != spec["parent"]:
-        # The notebook may have ended because the watcher is killing its kernel: it must not die with this thread
-        # before it has removed the folder. It ends the process itself.
-        watcher.join()
+    try:
+        outcome = execute(spec, private)
+        if os.getppid() == spec["parent"]:
+            report(private, "outcome", outcome)
+    finally:
+        if os.getppid() != spec["parent"]:
+            # The notebook may have ended because the watcher is killing its kernel: it must not die with this thread
+            # before it has removed the folder. It ends the process itself.
+            watcher.join()
 
 
 if __name__ == "__main__":

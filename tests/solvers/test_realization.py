@@ -7,10 +7,9 @@ import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.decomposition import PCA
 
 from kpm.solvers.identification import fit_system, identify
-from kpm.solvers.realization import hankel_blocks, principal, realize
+from kpm.solvers.realization import hankel_blocks, realize
 
 POLES = np.array([0.95 * np.exp(0.5j), 0.95 * np.exp(-0.5j), 0.8 * np.exp(1.6j), 0.8 * np.exp(-1.6j)])
 
@@ -140,21 +139,6 @@ def test_loading_equals_generalised_eigenproblem():
     close(found.future_directions.abs(), np.abs(top[5:]))
     agree = (found.transform(past) * found.transform_future(future)).mean(0)
     assert (agree > 0).all(), "signs of past and future directions belong together"
-
-
-def test_principal_states_are_whitened_principal_components():
-    rng = np.random.default_rng(3)
-    x, other = rng.normal(size=(2, 50, 4)) @ rng.normal(size=(4, 4)) + 5, rng.normal(size=(2, 50, 6))
-    found = principal(torch.from_numpy(x), torch.from_numpy(other), 3, loading=0.0)
-    wanted = PCA(3, whiten=True).fit_transform(x.reshape(100, 4)) * (100 / 99) ** 0.5  # of the population
-    states = found.transform(torch.from_numpy(x)).reshape(100, 3).numpy()
-    np.testing.assert_allclose(np.abs(states), np.abs(wanted), atol=1e-9)
-    ahead = found.transform_future(torch.from_numpy(other)).reshape(100, 3)
-    torch.testing.assert_close(torch.cov(ahead.mT, correction=0), torch.eye(3).double(), rtol=0, atol=1e-9)
-    with pytest.raises(ValueError, match="past: the features do not vary"):
-        principal(torch.ones(2, 50, 4), torch.from_numpy(other), 3, loading=0.0)
-    with pytest.raises(ValueError, match="rank"):
-        principal(torch.from_numpy(x), torch.from_numpy(other), 5)
 
 
 def test_signs_do_not_depend_on_the_features_signs():

@@ -165,7 +165,8 @@ def test_learned_operators_take_the_place_of_the_closed_form():
     residual = here - target
     share = ((residual @ torch.linalg.inv(covariance)) * residual).mean()
     torch.testing.assert_close(terms["output"], share, rtol=1e-8, atol=1e-10)
-    for name, wanted in (("transition", (True, False)), ("output", (False, True)), ("reconstruction", (False, False))):
+    both = {"transition": (True, False), "output": (False, True), "reconstruction": (False, False)}
+    for name, wanted in (both | {"state_readout": (True, False)}).items():
         grads = torch.autograd.grad(terms[name], list(free.parameters()), retain_graph=True, allow_unused=True)
         assert tuple(g is not None and bool((g != 0).any()) for g in grads) == wanted
 
@@ -177,8 +178,30 @@ def test_a_model_with_learned_operators_keeps_them(monkeypatch):
     model = train(rotation(), sizes(), config).model
     (free,) = made
     assert torch.equal(model.transition, free.transition) and torch.equal(model.output, free.output)
-    assert not torch.equal(free.transition, torch.eye(6, dtype=torch.float64))
+    eye = torch.eye(6, dtype=torch.float64)
+    assert torch.equal(model.transition[:, 0], eye[0]) and not torch.equal(model.transition, eye)
     assert model.filter(rotation(seed=5)).predictions.isfinite().all()
+
+
+def test_codes_as_states():
+    changes = {"realized": False, "window": 1, "heads": 1, "delays": 1, "code": 8, "rank": 3, "state_features": 6}
+    y, config = rotation(), DSETrainConfig(**(QUICK | {"stage_one": 0}))
+    trained = train(y, sizes(**changes), config)
+    assert "correlation" not in trained.history[-1]
+    model = trained.model
+    codes = model.encode(y[None]).detach()
+    states = model.states(model.blocks(codes)[0])
+    before = codes[0, : states.shape[1], :3].double()  # the state of a time is the code of the frame before
+    torch.testing.assert_close(states[0], (before - model.past_mean[:3]) * model.past_directions.diagonal())
+    assert states[0].std(0, correction=0).sub(1).abs().max() < 0.05
+    same = model.realization.transform_future(model.blocks(codes)[1])[0, :-1]
+    torch.testing.assert_close(same, states[0, 1:])
+    with pytest.raises(UserError, match="stage_one: without a realization there is nothing to train first, got 2"):
+        train(y, sizes(**changes), DSETrainConfig(**QUICK))
+    with pytest.raises(ValueError, match="with window and heads 1"):
+        sizes(realized=False)
+    with pytest.raises(UserError, match="closed_form: the published reading has no other"):
+        train(y, sizes(reading="published"), DSETrainConfig.published(closed_form=False))
 
 
 def test_segments():

@@ -68,7 +68,7 @@ def test_variants_of_dse_change_what_they_say(short, tmp_path):
     assert changed("dse_plain") == {"components": 0, "heads": 1}
     assert changed("dse_joint") == {"schedule": "joint"}
     assert changed("dse_learned") == {"closed_form": False}
-    codes = {"realized": False, "window": 1, "heads": 1, "stage_one": 0, "stage_two": 3, "correlation_weight": 0.0}
+    codes = {"realized": False, "window": 1, "heads": 1, "stage_one": 0, "stage_two": 3}
     assert changed("dse_codes") == codes
     assert len({record["errors"]["clean"]["1"] for record in kept.values()}) == 5
 
