@@ -113,7 +113,7 @@ def evaluate(
     basis : ChannelBasis, optional
         Axes whose coordinates the static components are, instead of the channels themselves.
     resplit : Resplit, optional
-        Moves what the motion tells from the static part to the motion.
+        Splits static and dynamic parts again, by kinds of motion.
 
     Raises
     ------

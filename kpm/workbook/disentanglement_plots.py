@@ -120,29 +120,32 @@ def plot_trade_off(
     return figure
 
 
-def plot_told(explained: Sequence[float], moved: Sequence[int], threshold: float = 0.5, title: str = "") -> Figure:
-    """How much of each static channel the motion tells (`kpm.models.resplit`), largest first.
+def plot_kinds(silhouettes: Mapping[int, float], explained: Sequence[float], title: str = "") -> Figure:
+    """How many kinds of motion there are, and how much of each channel's average they explain (`kpm.models.resplit`).
 
     Parameters
     ----------
+    silhouettes : mapping of int to float
+        For each number of kinds; the largest is marked.
     explained : sequence of float
         Share of each channel's variance.
-    moved : sequence of int
-        Channels that are counted to the motion for it.
     """
-    order = np.argsort(explained)[::-1]
-    figure, axes = _figure(6.4, 2.6)
-    ax = axes[0, 0]
+    counts, order = sorted(silhouettes), np.argsort(explained)[::-1]
+    best = max(counts, key=silhouettes.__getitem__)
+    figure, axes = _figure(7.0, 2.2, columns=2)
+    left, right = axes[0]
     with style():
-        for colour, label, those in (
-            (ORANGE, "counted to the motion", [c for c in order if c in moved]),
-            (BLUE, "stays static", [c for c in order if c not in moved]),
-        ):
-            places = [int(np.flatnonzero(order == c)[0]) for c in those]
-            ax.bar(places, [max(0.0, explained[c]) for c in those], color=colour, label=label, width=0.7)
-        ax.axhline(threshold, color="black", lw=1, ls="--")
-        ax.set_xticks(range(len(order)), order)
-        ax.set(xlabel="static channel", ylabel="variance told", ylim=(0, 1))
-        ax.set_title(title, loc="left")
-        ax.legend(loc="upper right")
+        left.plot(counts, [silhouettes[c] for c in counts], color=BLUE, marker="o", ms=4)
+        left.plot(best, silhouettes[best], color=ORANGE, marker="o", ms=9, ls="none", label=f"{best} kinds")
+        left.set(xlabel="kinds of motion", ylabel="mean silhouette")
+        left.margins(y=0.15)
+        if min(silhouettes.values()) > 0:
+            left.set_ylim(bottom=0)
+        left.set_xticks(range(2, counts[-1] + 1, 3))
+        left.legend(loc="lower right")
+        left.set_title(title, loc="left")
+        right.bar(range(len(order)), [max(0.0, explained[c]) for c in order], color=BLUE, width=0.7)
+        right.set_xticks(range(len(order)), order, fontsize=7.5)
+        right.set(xlabel="channel", ylabel="share explained", ylim=(0, 1))
+        right.set_title("of each channel, by the kind", loc="left")
     return figure

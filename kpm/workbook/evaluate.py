@@ -23,7 +23,7 @@ from kpm.models.channel_basis import ChannelBasis, independent_basis
 from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import latents
-from kpm.models.resplit import Resplit, resplit_of
+from kpm.models.resplit import AGREEMENT, Resplit, resplit_of
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
 
@@ -66,8 +66,8 @@ def evaluate_command(
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
         components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD, and so do
             independent axes, which a component analysis of the training films' channels finds.
-        resplit: Take what the motion tells of the static channels for a matter of the motion (not in the thesis);
-            training films say what that is.
+        resplit: Take for a film's motion what films of its kind of motion have in common, and for static what is left
+            (not in the thesis); training films say which kinds there are.
         seed: Of partners and weights.
         fast: Three repeats throughout, to get an idea.
         precision: Of decoder and judge; auto probes whether bf16 is faster here.
@@ -90,10 +90,13 @@ def evaluate_command(
     referee, about_judge = find_judge(data, judge, where)
     precision = hardware.faster_precision(where) if precision == "auto" else precision
     basis = independent_basis(model, films(meta, "train"), seed) if components == "independent" else None
-    moved = resplit_of(model, films(meta, "train"), seed) if resplit else None
-    if moved:
-        shares = ", ".join(f"{float(moved.explained[c]):.2f} of channel {c}" for c in moved.moved)
-        print(f"the motion tells {shares or 'no channel to more than a half'}", flush=True)
+    kinds = resplit_of(model, films(meta, "train"), seed) if resplit else None
+    if kinds:
+        count = len(kinds.kinds)
+        same = f"two halves of the films agree on them to {kinds.agreement:.3f}"
+        print(f"{count} kinds of motion, mean silhouette {kinds.silhouettes[count]:.2f}; {same}", flush=True)
+        if kinds.agreement < AGREEMENT:
+            print(f"that is below {AGREEMENT}: motions do not fall into kinds here, and the scores mean little")
     found = judged(
         model,
         referee,
@@ -102,10 +105,10 @@ def evaluate_command(
         config,
         exploration_repeats=_FAST if fast else exploration_repeats,
         precision=precision,
-        components="channels" if basis or moved else components,
+        components="channels" if basis or kinds else components,
         basis=basis,
         progress=progress,
-        resplit=moved,
+        resplit=kinds,
     )
     method = METHODS[model.config.scope]
     print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
@@ -114,8 +117,13 @@ def evaluate_command(
     plain = as_plain(found, data)
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
     plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
-    how = {"components": components, "precision": precision, "device": str(where), "judge": about_judge}
-    how |= {"resplit": list(moved.moved)} if moved else {}
+    how = {
+        "components": "channels" if kinds else components,
+        "precision": precision,
+        "device": str(where),
+        "judge": about_judge,
+    }
+    how |= {"kinds": len(kinds.kinds)} if kinds else {}
     how |= {"exploration_repeats": _FAST if fast else exploration_repeats}
     plain |= {"config": dataclasses.asdict(config), "how": how, "split": split}
     learn_from = "train" if split == "validation" else "validation"  # never the films they are read on
@@ -126,9 +134,11 @@ def evaluate_command(
     print(f"written to {target.name}; {found.wall_s:.0f} s")
     if save and basis:
         store_beside(path.stem, found, plain, "independent", ("D_mf",), {"analysis": basis.analysis.tolist()})
-    elif save and moved:
-        explained = [round(float(v), 4) for v in moved.explained]
-        store_beside(path.stem, found, plain, "resplit", ("D_sd", "D_mf"), {"explained": explained})
+    elif save and kinds:
+        tables = {"explained": [round(float(v), 4) for v in kinds.explained]}
+        tables |= {"agreement": round(kinds.agreement, 4)}
+        tables |= {"silhouettes": {str(k): round(v, 4) for k, v in kinds.silhouettes.items()}}
+        store_beside(path.stem, found, plain, "resplit", ("D_sd", "D_mf"), tables)
     elif save:
         store(path.stem, found, data, plain, method)
     return 0

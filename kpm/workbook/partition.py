@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,11 +96,16 @@ def partition_command(
         precision: Of decoder and judge; auto probes whether bf16 is faster here.
         device: auto, cpu or cuda.
         out: The JSON file, out/partition_NAME.json by default.
-        save: Keep it as the result explore_DATASET (with _METHOD unless it is SSM-SKD's).
+        save: Keep it as the result partition_NAME of a shipped checkpoint; of its own components (auto) only.
         progress: Show a progress bar.
     """
+    command = _command(locals())
     where = hardware.device(device)
     path = find(checkpoint_file)
+    if save and path.parent.resolve() != paths.checkpoints().resolve():
+        raise UserError("save: only what a shipped checkpoint does goes into a results file")
+    if save and components != "auto":
+        raise UserError(f"save: only of the components that a method has by itself (auto), not of {components!r}")
     model, meta = checkpoint.load_model(path, where)
     data = films(meta, split)
     judge, about = find_judge(data, "", where)
@@ -148,8 +154,19 @@ def partition_command(
     files.write_json(target, plain)
     print(f"written to {target.name}")
     if save:
-        _save(path, model.config.scope, components, data, plain, seed)
+        _save(path, METHODS[model.config.scope], data, plain, command)
     return 0
+
+
+def _command(asked: Mapping[str, Any]) -> str:
+    """What asks for the same: the checkpoint, and all options that decide what is found and are not the defaults."""
+    parameters = inspect.signature(partition_command).parameters
+    words = ["kpm partition", asked["checkpoint_file"]]
+    for name, parameter in parameters.items():
+        decides = name not in ("checkpoint_file", "device", "out", "save", "progress")
+        if decides and asked[name] != parameter.default:
+            words += [f"--{name.replace('_', '-')}", str(asked[name])]
+    return " ".join([*words, "--save"])
 
 
 def searches(swaps: FactorialSwaps, width: int = 4) -> list[Found]:
@@ -230,12 +247,8 @@ def describe(whole: dict[str, Any]) -> str:
     )
 
 
-def _save(path: Path, scope: str, components: str, data: SequenceDataset, plain: dict[str, Any], seed: int) -> None:
-    if path.parent.resolve() != paths.checkpoints().resolve():
-        raise UserError("save: only what a shipped checkpoint does goes into a results file")
-    method = METHODS[scope]
-    name = f"explore_{data.name}" + ("" if method == "ssm_skd" else f"_{method}")
-    name += "" if components == "auto" else f"_{components}"
+def _save(path: Path, method: str, data: SequenceDataset, plain: dict[str, Any], command: str) -> None:
+    name, seed = f"partition_{path.stem}", plain["config"]["seed"]
     machine = environment.report({"swaps": seed})
     by_search = {f["search"]: f for f in plain["found"]}
     metrics = {"D_mf": by_search["greedy"]["d_mf"], "D_mf_se": by_search["greedy"]["d_mf_se"]}
@@ -244,8 +257,6 @@ def _save(path: Path, scope: str, components: str, data: SequenceDataset, plain:
     metrics |= {"greedy_s": by_search["greedy"]["wall_s"], "sets": by_search["greedy"]["sets"]}
     metrics |= {"ratio_sets": 2 ** plain["components"] / by_search["greedy"]["sets"]}
     paper = {k: v for k, v in thesis_scores(data.name, method).items() if k == "D_mf"}
-    flag = "" if components == "auto" else f" --components {components}"
-    config, looked = plain["config"], plain["search_config"]
     results.save(
         Result(
             name=name,
@@ -259,8 +270,7 @@ def _save(path: Path, scope: str, components: str, data: SequenceDataset, plain:
             wall_s=sum(f["wall_s"] for f in plain["found"]) + plain["exhaustive"]["wall_s"],
             hardware=machine.hardware,
             checkpoint=results.Checkpoint.of(path),
-            command=f"kpm partition {path.stem}{flag} --repeats {config['repeats']} "
-            f"--search-repeats {looked['repeats']} --save",
+            command=command,
             commit=machine.commit,
             environment=machine,
             details={k: plain[k] for k in ("found", "exhaustive", "config", "search_config", "how", "search_split")},

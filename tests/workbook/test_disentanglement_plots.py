@@ -8,7 +8,7 @@ import pytest
 from kpm.metrics import thesis_tables
 from kpm.metrics.disentanglement import d_mf, d_sd
 from kpm.metrics.evaluation import targets
-from kpm.workbook.disentanglement_plots import plot_accuracies, plot_gains, plot_told, plot_trade_off
+from kpm.workbook.disentanglement_plots import plot_accuracies, plot_gains, plot_kinds, plot_trade_off
 
 CLASSES, STATIC, DYNAMIC = thesis_tables.CLASSES["sprites"], ("skin", "pants", "top", "hair"), ("action",)
 
@@ -55,9 +55,10 @@ def test_both_kinds_of_points_are_there():
     assert {t.get_text() for t in ax.texts} == {"a", "b", "c"}
 
 
-def test_what_the_motion_tells_stands_in_order():
-    ax = plot_told([0.1, 0.9, -0.2, 0.6], (1, 3)).axes[0]
-    labels = [text.get_text() for text in ax.get_xticklabels()]
-    assert labels == ["1", "3", "0", "2"]
-    moved, kept = ax.containers
-    assert [b.get_height() for b in moved] == [0.9, 0.6] and [b.get_height() for b in kept] == [0.1, 0.0]
+def test_the_number_of_kinds_is_marked_and_channels_stand_in_order():
+    left, right = plot_kinds({2: 0.1, 3: 0.4, 4: -0.2}, [0.1, 0.9, -0.2, 0.6]).axes
+    curve, mark = left.lines
+    assert curve.get_xydata().tolist() == [[2, 0.1], [3, 0.4], [4, -0.2]]
+    assert mark.get_xydata().tolist() == [[3, 0.4]] and left.get_ylim()[0] < -0.2
+    assert [text.get_text() for text in right.get_xticklabels()] == ["1", "3", "0", "2"]
+    assert [b.get_height() for b in right.containers[0]] == [0.9, 0.6, 0.1, 0.0]

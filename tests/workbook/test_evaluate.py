@@ -105,6 +105,44 @@ def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own
     assert found["how"]["components"] == "independent"
 
 
+@pytest.mark.parametrize("scope", ["sequence", "batch"])
+def test_kinds_of_motion_come_from_training_films_and_have_scores_of_their_own(
+    home, environment_stub, monkeypatch, capsys, scope
+):
+    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
+    model = autoencoder(scope, latent_dim=9, static_size=4 if scope == "batch" else 1)
+    checkpoint.save_model(path, model, checkpoint.read(path)[1])
+    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
+    argv = ["evaluate", "ssm_skd_puppets", "--resplit", "--batch-size", "32", *FLAGS]
+    with pytest.raises(ValueError, match="at least 100 films, got channels of 64"):
+        cli.main(argv)
+    few, asked = datasets.load, []
+
+    def load(name, split, source):
+        asked.append(split)
+        data = few(name, split, source)
+        return data.subset(torch.arange(len(data)).repeat(2)) if split == "train" else data
+
+    monkeypatch.setattr(datasets, "load", load)
+    assert cli.main([*argv, "--save"]) == 0
+    assert "train" in asked
+    result, said = results.load("ssm_skd_puppets"), capsys.readouterr().out
+    assert result.metrics["mse"] == 0.5 and not {"D_sd", "D_mf"} & set(result.metrics)
+    found = result.details["resplit"]
+    off = [abs(found["rows"]["static swap"][f] - (1 if f == "action" else 1 / 6)) for f in CLASSES]
+    off += [abs(found["rows"]["dynamic swap"][f] - (1 / 9 if f == "action" else 1)) for f in CLASSES]
+    assert result.metrics["D_sd_resplit"] == pytest.approx(1 - sum(off) / 10, abs=1e-6)
+    kinds = found["how"]["kinds"]
+    assert max(found["silhouettes"], key=found["silhouettes"].get) == str(kinds)
+    assert f"{kinds} kinds of motion" in said and len(found["explained"]) == 9
+    from kpm.workbook import evaluators
+
+    again = evaluators.autoencoder(result)  # by its own, as many films and repeats as there were
+    assert again["D_sd_resplit"] == pytest.approx(result.metrics["D_sd_resplit"], abs=0.02)
+    with pytest.raises(UserError, match="is for channels, not for components 'modes'"):
+        evaluate.evaluate_command("ssm_skd_puppets", components="modes", resplit=True)
+
+
 @pytest.fixture
 def environment_stub():
     from kpm import environment

@@ -10,6 +10,7 @@ import torch
 
 from kpm import cli, datasets, paths
 from kpm.analysis.factorial_swaps import FactorialSwaps
+from kpm.errors import UserError
 from kpm.training import checkpoint
 from kpm.workbook import partition, results
 from tests.metrics.toys import autoencoder, judge
@@ -41,7 +42,8 @@ def home(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["ssm_skd_puppets", "skd_puppets"])
 def test_every_search_is_judged_and_none_but_the_greedy_ones_falls_behind_it(home, capsys, name):
-    assert cli.main(["partition", name, "--save", "--exhaustive-components", "3", *FLAGS]) == 0
+    few = ["--exhaustive-components", "3", "--films-per-repeat", "48"]
+    assert cli.main(["partition", name, "--save", *few, *FLAGS]) == 0
     said = capsys.readouterr().out
     found = json.loads((home / "out" / f"partition_{name}.json").read_text())
     searches = {f["search"]: f for f in found["found"]}
@@ -59,9 +61,20 @@ def test_every_search_is_judged_and_none_but_the_greedy_ones_falls_behind_it(hom
     assert sum(f["sets"] for f in searches.values() if f["search"] != "greedy, as the text has it") == 2**count
     assert len(found["exhaustive"]["components"]) == 3 and found["exhaustive"]["gap"] >= 0
     assert found["search_split"] == ("test" if name == "skd_puppets" else "validation")
-    result = results.load("explore_puppets" + ("_skd" if name == "skd_puppets" else ""))
+    result = results.load(f"partition_{name}")
+    words = "--repeats 2 --search-repeats 2 --exhaustive-components 3 --batch-size 32 --films-per-repeat 48"
+    assert result.command == f"kpm partition {name} {words} --precision 32-true --save"
     assert result.metrics["D_mf"] == pytest.approx(searches["greedy"]["d_mf"], abs=1e-6)
     assert result.metrics["ratio_sets"] == pytest.approx(2**count / searches["greedy"]["sets"], rel=1e-5)
+
+
+def test_what_cannot_be_saved_is_said_before_the_search(home):
+    with pytest.raises(UserError, match="only of the components that a method has by itself"):
+        partition.partition_command("skd_puppets", components="channels", save=True)
+    copy = home / "copy.safetensors"
+    copy.write_bytes((paths.checkpoints() / "skd_puppets.safetensors").read_bytes())
+    with pytest.raises(UserError, match="only what a shipped checkpoint does"):
+        partition.partition_command(str(copy), save=True)
 
 
 def test_a_partition_is_judged_by_the_formula():
