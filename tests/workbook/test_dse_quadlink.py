@@ -46,6 +46,7 @@ def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
     ]
     mean = sum(v["observed"]["1"] for v in values) / 2
     assert saved.metrics["mse_corrupted_linear_h1"] == pytest.approx(mean)
+    assert saved.command == "kpm dse quadlink --frames 1500 --corrupted --methods linear lstm --trials 2 --save"
     assert saved.paper["mse_corrupted_lstm_h1"] == 0.3167 and saved.seeds == (0, 1)
     assert saved.metrics["mse_corrupted_noise_floor_h1"] < mean < saved.metrics["mse_corrupted_black_h1"]
 
