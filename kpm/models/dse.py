@@ -311,7 +311,7 @@ def standardised(codes: Tensor, rank: int) -> Realization:
     deviation = rows.std(0, correction=0)
     if not (deviation[:rank] > 0).all():
         raise ValueError(f"codes: {int((deviation[:rank] <= 0).nonzero()[0])} is constant, and was to be a state")
-    eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    directions = eye[:, :rank] / deviation[:rank]
-    one = rows.new_ones(())
-    return Realization(eye[0] * 0 + 1, rows.mean(0), rows.mean(0), eye, eye, directions, directions, one, one)
+    eye = torch.eye(rows.shape[1]).to(rows)
+    directions, ones = eye[:, :rank] / deviation[:rank], torch.ones(rows.shape[1]).to(rows)
+    both = {"mean": rows.mean(0), "whitening": eye, "directions": directions, "condition": ones[0]}
+    return Realization(ones, **{f"{side}_{name}": value for side in ("past", "future") for name, value in both.items()})

@@ -75,12 +75,8 @@ def test_its_scores_go_into_the_results_file_beside_what_is_there(home, capsys, 
         evaluate.evaluate_command("ssm_skd_puppets", save=True)
 
 
-def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own(home, environment_stub, monkeypatch):
-    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
-    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
-    argv = ["evaluate", "ssm_skd_puppets", "--components", "independent", "--batch-size", "32", *FLAGS]
-    with pytest.raises(ValueError, match="64 films are too few for 9 x 9 axes"):
-        cli.main(argv)
+def twice_as_many_to_learn_from(monkeypatch) -> list[str]:
+    """Training films come twice from now on; a list of the splits that are asked for."""
     few, asked = datasets.load, []
 
     def load(name, split, source):
@@ -89,6 +85,16 @@ def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own
         return data.subset(torch.arange(len(data)).repeat(2)) if split == "train" else data
 
     monkeypatch.setattr(datasets, "load", load)
+    return asked
+
+
+def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own(home, environment_stub, monkeypatch):
+    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
+    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
+    argv = ["evaluate", "ssm_skd_puppets", "--components", "independent", "--batch-size", "32", *FLAGS]
+    with pytest.raises(ValueError, match="64 films are too few for 9 x 9 axes"):
+        cli.main(argv)
+    asked = twice_as_many_to_learn_from(monkeypatch)
     assert cli.main([*argv, "--save"]) == 0
     assert "train" in asked
     result = results.load("ssm_skd_puppets")
@@ -116,14 +122,7 @@ def test_kinds_of_motion_come_from_training_films_and_have_scores_of_their_own(
     argv = ["evaluate", "ssm_skd_puppets", "--resplit", "--batch-size", "32", *FLAGS]
     with pytest.raises(ValueError, match="at least 100 films, got channels of 64"):
         cli.main(argv)
-    few, asked = datasets.load, []
-
-    def load(name, split, source):
-        asked.append(split)
-        data = few(name, split, source)
-        return data.subset(torch.arange(len(data)).repeat(2)) if split == "train" else data
-
-    monkeypatch.setattr(datasets, "load", load)
+    asked = twice_as_many_to_learn_from(monkeypatch)
     assert cli.main([*argv, "--save"]) == 0
     assert "train" in asked
     result, said = results.load("ssm_skd_puppets"), capsys.readouterr().out
