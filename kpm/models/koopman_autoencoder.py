@@ -67,7 +67,7 @@ class KoopmanAutoencoderConfig:
 class Output(NamedTuple):
     """What a forward pass gives: latents (n, t, K), frames (n, t, c, h, w), eigenvalues.
 
-    A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
+    `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
     latents: Tensor
@@ -171,13 +171,17 @@ class KoopmanAutoencoder(nn.Module):
             checks.finite(latents, "latents")
         return self.decoder(latents)
 
-    def forward(self, frames: Tensor) -> Output:
-        """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder."""
+    def forward(self, frames: Tensor, predictions: int | None = None) -> Output:
+        """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder.
+
+        The prediction is decoded for the first `predictions` films only, where a number is given: decoding costs more
+        than all the rest.
+        """
         z = self.encode(frames)
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
-        both = self.decode(torch.cat([self._spoilt(z), predicted]))
+        both = self.decode(torch.cat([self._spoilt(z), predicted[:predictions]]))
         return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
 
     def _spoilt(self, z: Tensor) -> Tensor:

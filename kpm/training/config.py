@@ -51,6 +51,9 @@ class TrainConfig:
     """Weight of the latent prediction loss, eq. 1 (zero by construction for one operator per sequence)."""
     w_prediction: float = 1.0
     """Weight of the ambient prediction loss, eq. 2."""
+    prediction_share: float = 1.0
+    """Share of a batch whose prediction is decoded: the rest is judged by it, at a lower cost. A film of ssm-skd is
+    predicted by its own operator, exactly, so that decoding both its versions says little (not in the thesis)."""
     w_eigenvalues: float = 1.0
     """Weight of the spectral loss, eq. 4."""
     threshold: float = 0.75
@@ -111,6 +114,8 @@ class TrainConfig:
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.prediction_share <= 1:
+            raise UserError(f"prediction_share must be above 0 and at most 1, got {self.prediction_share}")
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:

@@ -212,7 +212,7 @@ def gradients(
         with context:
             frames = data.to_float(data[rows], _dtype(precision))
             with _autocast(frames, precision):
-                output = net(frames)
+                output = net(frames, math.ceil(config.prediction_share * len(frames)))
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}

@@ -17,22 +17,24 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
     Parameters
     ----------
     output : Output
-        Of `KoopmanAutoencoder` on `frames`.
+        Of `KoopmanAutoencoder` on `frames`; where it predicts the first films only, they stand for all.
     frames : Tensor
         ``(n, t, c, h, w)`` in [0, 1].
     config : TrainConfig
         Weights, static size and threshold.
     """
+    later = frames[: len(output.prediction)]
     static, dynamic = koopman.spectral_loss(output.eigenvalues, config.static_size, config.threshold, config.latent_dim)
     terms = {
         "reconstruction": config.w_reconstruction * F.mse_loss(output.reconstruction.to(frames.dtype), frames),
         "predicted_latents": config.w_predicted_latents * F.mse_loss(output.predicted_latents, output.latents),
-        "prediction": config.w_prediction * F.mse_loss(output.prediction.to(frames.dtype), frames),
+        "prediction": config.w_prediction * F.mse_loss(output.prediction.to(frames.dtype), later),
         "static_eigenvalues": config.w_eigenvalues * static.to(frames.dtype),
         "dynamic_eigenvalues": config.w_eigenvalues * dynamic.to(frames.dtype),
     }
     if config.w_absolute:
-        both = [F.l1_loss(film.to(frames.dtype), frames) for film in (output.reconstruction, output.prediction)]
+        films = (output.reconstruction, frames), (output.prediction, later)
+        both = [F.l1_loss(decoded.to(frames.dtype), film) for decoded, film in films]
         terms["absolute"] = config.w_absolute * sum(both) / 2
     return terms
 

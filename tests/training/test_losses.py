@@ -131,3 +131,21 @@ def test_gradients_are_clipped_to_the_norm_asked_for(data, tmp_path, monkeypatch
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
     loop.train(small(clip=0.01, steps=4), tmp_path / "run", data=data, device="cpu", progress_bar=False)
     assert norms == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ssm-skd", "skd"])
+def test_a_share_of_the_predictions_stands_for_all(method):
+    """Only the first films are decoded and judged twice; nothing else changes."""
+    config = dataclasses.replace(small(method, threshold=0.2), w_absolute=2.0)
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    whole, first = model(frames), model(frames, 2)
+    assert first.prediction.shape == (2, *frames.shape[1:])
+    torch.testing.assert_close(first.prediction, whole.prediction[:2])
+    terms, some = ({k: v.item() for k, v in koopman_losses(o, frames, config).items()} for o in (whole, first))
+    error = config.w_prediction * ((whole.prediction - frames)[:2] ** 2).mean().item()
+    assert some["prediction"] == pytest.approx(error)
+    assert some["prediction"] != pytest.approx(terms["prediction"], rel=1e-6)
+    for name in set(terms) - {"prediction", "absolute"}:
+        assert some[name] == pytest.approx(terms[name])
