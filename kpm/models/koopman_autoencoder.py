@@ -67,7 +67,8 @@ class KoopmanAutoencoderConfig:
 class Output(NamedTuple):
     """What a forward pass gives: latents (n, t, K), frames (n, t, c, h, w), eigenvalues.
 
-    `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
+    `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). A named tuple, since Fabric rebuilds
+    outputs to convert their precision and refuses frozen dataclasses.
     """
 
     latents: Tensor
