@@ -17,7 +17,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
-	$(BIN)/kpm run --profile quick --out out/test
+	$(BIN)/kpm run --profile quick --jobs 2 --out out/test
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 900 notebooks
 
 # The stamp is written last, so an installation that was cut short is done again.

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kpm.workbook.plots import BLUE, ORANGE, _figure, style
+from kpm.workbook.plots import BLUE, GREY, ORANGE, _figure, style
 
 
 def plot_accuracies(
@@ -148,4 +148,37 @@ def plot_kinds(silhouettes: Mapping[int, float], explained: Sequence[float], tit
         right.set_xticks(range(len(order)), order, fontsize=7.5)
         right.set(xlabel="channel", ylabel="share explained", ylim=(0, 1))
         right.set_title("of each channel, by the kind", loc="left")
+    return figure
+
+
+def plot_losses_by_factor(
+    series: Mapping[str, Mapping[str, Mapping[str, float]]],
+    targets: Mapping[str, Mapping[str, float]],
+    title: str = "",
+) -> Figure:
+    """How far each factor is from its target after the static and the dynamic swap: what `D_sd` is the mean of.
+
+    Parameters
+    ----------
+    series : dict of str to rows
+        ``series[name][swap][factor]``, accuracies, of up to three names; each factor has a bar of each.
+    targets : rows
+        ``targets[swap][factor]``.
+    """
+    names = ("static swap", "dynamic swap")
+    figure, axes = _figure(8.4, 3.0, 1, 2, sharey=True)
+    width = 0.8 / len(series)
+    for ax, swap in zip(axes[0], names):
+        factors = list(targets[swap])
+        for i, ((name, rows), colour) in enumerate(zip(series.items(), (ORANGE, GREY, BLUE), strict=False)):
+            x = np.arange(len(factors)) + (i - (len(series) - 1) / 2) * width
+            loss = [abs(rows[swap][f] - targets[swap][f]) for f in factors]
+            ax.bar(x, loss, width * 0.92, color=colour, label=name)
+        ax.set_xticks(range(len(factors)), factors)
+        ax.tick_params(axis="x", length=0)
+        ax.set_title(swap, loc="left")
+        ax.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel("distance from target")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(series))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure

@@ -8,7 +8,13 @@ import pytest
 from kpm.metrics import thesis_tables
 from kpm.metrics.disentanglement import d_mf, d_sd
 from kpm.metrics.evaluation import targets
-from kpm.workbook.disentanglement_plots import plot_accuracies, plot_gains, plot_kinds, plot_trade_off
+from kpm.workbook.disentanglement_plots import (
+    plot_accuracies,
+    plot_gains,
+    plot_kinds,
+    plot_losses_by_factor,
+    plot_trade_off,
+)
 
 CLASSES, STATIC, DYNAMIC = thesis_tables.CLASSES["sprites"], ("skin", "pants", "top", "hair"), ("action",)
 
@@ -62,3 +68,15 @@ def test_the_number_of_kinds_is_marked_and_channels_stand_in_order():
     assert mark.get_xydata().tolist() == [[3, 0.4]] and left.get_ylim()[0] < -0.2
     assert [text.get_text() for text in right.get_xticklabels()] == ["1", "3", "0", "2"]
     assert [b.get_height() for b in right.containers[0]] == [0.9, 0.6, 0.1, 0.0]
+
+
+def test_bars_are_distances_from_the_target_and_their_mean_is_what_the_score_lacks():
+    aims = targets(CLASSES, STATIC, DYNAMIC)
+    figure = plot_losses_by_factor({"thesis": rows(), "perfect": aims}, aims, "title")
+    heights = np.array([[bar.get_height() for bar in ax.patches] for ax in figure.axes])
+    assert heights.shape == (2, 10)
+    assert heights[0, 4] == pytest.approx(1 - rows()["static swap"]["action"])
+    assert not heights[:, 5:].any()
+    kinds = {"classes": CLASSES, "static": STATIC, "dynamic": DYNAMIC}
+    expected = d_sd(rows()["static swap"], rows()["dynamic swap"], **kinds)
+    assert 1 - heights[:, :5].mean() == pytest.approx(expected)
