@@ -84,7 +84,8 @@ def evaluate_command(
     config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed, most)
     if resplit and components not in ("auto", "channels"):
         raise UserError(f"resplit: is for channels, not for components {components!r}")
-    as_published = (partner, reference) == ("mixture", "label") and components in ("auto", "independent")
+    ablation = model.config.scope == "batch" and components == "channels" and not resplit
+    as_published = (partner, reference) == ("mixture", "label") and (components in ("auto", "independent") or ablation)
     if save:
         _check_save(path, data, as_published and not fast and not judge)
     referee, about_judge = find_judge(data, judge, where)
@@ -112,7 +113,7 @@ def evaluate_command(
     )
     method = METHODS[model.config.scope]
     print(f"{path.stem} on {data.name} ({data.source}), {split}: {found.films} films, {found.repeats} repeats")
-    print(table(found, data.name, method if as_published else ""))
+    print(table(found, data.name, method if as_published and not ablation else ""))
     target = out or paths.root() / "out" / f"evaluate_{path.stem}.json"
     plain = as_plain(found, data)
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
@@ -139,6 +140,8 @@ def evaluate_command(
         tables |= {"agreement": round(kinds.agreement, 4)}
         tables |= {"silhouettes": {str(k): round(v, 4) for k, v in kinds.silhouettes.items()}}
         store_beside(path.stem, found, plain, "resplit", ("D_sd", "D_mf"), tables)
+    elif save and ablation:
+        store_beside(path.stem, found, plain, "channels", ("D_mf",), {})
     elif save:
         store(path.stem, found, data, plain, method)
     return 0

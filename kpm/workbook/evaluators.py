@@ -34,7 +34,7 @@ from kpm.workbook.results import Result, evaluator
 
 _REPEATS = 3  # of the 25: minutes instead of a quarter of an hour
 # What the draw of partners and bf16 can change at so few repeats.
-_SWAPS = dict.fromkeys(("D_sd", "D_mf", "D_mf_independent", "D_sd_resplit", "D_mf_resplit"), 0.004)
+_SWAPS = dict.fromkeys(("D_sd", "D_mf", "D_mf_independent", "D_mf_channels", "D_sd_resplit", "D_mf_resplit"), 0.004)
 
 
 def autoencoder(result: Result) -> dict[str, float]:
@@ -49,6 +49,8 @@ def autoencoder(result: Result) -> dict[str, float]:
     if "D_mf_independent" in result.metrics:
         basis = ChannelBasis.of(torch.tensor(details["independent"]["analysis"]))
         found["D_mf_independent"] = _again(model, data, details["independent"], "channels", basis=basis).d_mf
+    if "D_mf_channels" in result.metrics:
+        found["D_mf_channels"] = _again(model, data, details["channels"], "channels").d_mf
     if "D_sd_resplit" in result.metrics:
         kinds = resplit_of(model, films(meta, "train"), details["resplit"]["config"]["seed"])
         scores = _again(model, data, details["resplit"], "channels", resplit=kinds)

@@ -142,6 +142,28 @@ def test_kinds_of_motion_come_from_training_films_and_have_scores_of_their_own(
         evaluate.evaluate_command("ssm_skd_puppets", components="modes", resplit=True)
 
 
+def test_channels_of_skd_are_an_ablation_with_a_score_of_its_own(home, environment_stub):
+    """SKD's operator, SSM-SKD's extraction ([SSM-SKD] sec. 8.2)."""
+    path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
+    checkpoint.save_model(path, autoencoder("batch", latent_dim=9, static_size=4), checkpoint.read(path)[1])
+    results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
+    argv = ["evaluate", "ssm_skd_puppets", "--batch-size", "32", "--save", *FLAGS]
+    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--components", "channels"]) == 0
+    result = results.load("ssm_skd_puppets")
+    found = result.details["channels"]
+    off = [
+        abs(found["rows"][f"retain {f}"][g] - (1 if f == g else 1 / n))
+        for f in CLASSES
+        if f != "action"
+        for g, n in CLASSES.items()
+    ]
+    assert result.metrics["D_mf_channels"] == pytest.approx(1 - sum(off) / 20, abs=1e-6)
+    assert max(c for part in found["partition"].values() for c in part) < 9
+    assert max(c for part in result.details["partition"].values() for c in part) < 4  # modes
+    assert result.metrics["D_mf"] != result.metrics["D_mf_channels"]
+
+
 @pytest.fixture
 def environment_stub():
     from kpm import environment
