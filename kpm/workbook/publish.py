@@ -29,6 +29,7 @@ def publish_command(
     split: str = "test",
     half: bool = True,
     replace: bool = False,
+    after: tuple[Path, ...] = (),
 ) -> int:
     """Ship the best weights of a run: data/checkpoints/NAME.safetensors and data/results/NAME.json.
 
@@ -38,6 +39,7 @@ def publish_command(
         split: Held-out split the figures are measured on.
         half: Store the weights in bf16; the figures are measured on what is shipped.
         replace: Put this run in the place of what is shipped under that name.
+        after: Run folders it went on from (--init), first to last: the curve begins with theirs.
     """
     if run.suffix == ".safetensors":
         result = publish_judge(run, name, split, replace)
@@ -61,14 +63,12 @@ def publish_command(
     if (data.name, data.source) != (trained_on["name"], trained_on["source"]):
         raise UserError(f"{run.name} was trained on {trained_on['name']!r}; {data.name!r} is no substitute")
     machine = Environment.from_dict(meta["environment"])
+    earlier, validations = _earlier(after, progress), Log(run / "log.jsonl").read("validation")
     checkpoint.save_model(target, model, meta, machine, half=half)
     model, _ = checkpoint.load_model(target)
     figures = reconstruction(model, data)
-    log = Log(run / "log.jsonl").read("validation")
-    every = max(1, len(log) // _CURVE_POINTS)
-    points = [e for i, e in enumerate(log) if i % every == 0 or e is log[-1]]
     steps = progress["best"]["step"] + progress["before_steps"]
-    notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(log)} validations"
+    notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(validations)} validations"
     if progress["before_steps"]:
         notes += f"; started from weights of {progress['before_steps']} steps, counted in steps and time"
     result = Result(
@@ -87,21 +87,37 @@ def publish_command(
         commit=machine.commit,
         environment=machine,
         notes=notes,
-        curve=_before(name, progress["before_steps"])
-        + [
-            {
-                "step": e["step"] + progress["before_steps"],
-                "wall_s": e["wall_s"] + progress["before_wall_s"],
-                "mse": e["mse"],
-                "loss": e["loss"],
-            }
-            for e in points
-        ],
+        curve=[*(earlier or _before(name, progress["before_steps"])), *_points(validations, progress)],
     )
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, step {result.steps}")
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
     print("kpm results --readme renews the table")
     return 0
+
+
+def _points(validations: list[dict], progress: dict) -> list[dict]:
+    """Some of a run's validations, in steps and seconds from the start of the first run it goes on from."""
+    every = max(1, len(validations) // _CURVE_POINTS)
+    steps, wall_s = progress["before_steps"], progress["before_wall_s"]
+    return [
+        {"step": e["step"] + steps, "wall_s": e["wall_s"] + wall_s, "mse": e["mse"], "loss": e["loss"]}
+        for i, e in enumerate(validations)
+        if i % every == 0 or e is validations[-1]
+    ]
+
+
+def _earlier(after: tuple[Path, ...], progress: dict) -> list[dict]:
+    """The curves of the runs that `progress` went on from, each up to the weights that were taken from it."""
+    curve, commands = [], list(progress.get("before_commands", []))
+    for folder in reversed(after):
+        _, meta = checkpoint.read(folder / "last.safetensors")
+        taken = progress["before_steps"] - meta["progress"]["before_steps"]
+        if not commands or command(meta["train"], taken) != commands.pop():
+            raise UserError(f"after: {folder.name} is not the run that this one, or the one behind it, went on from")
+        progress = meta["progress"]
+        validations = [e for e in Log(folder / "log.jsonl").read("validation") if e["step"] <= taken]
+        curve = [*_points(validations, progress), *curve]
+    return curve
 
 
 def _before(name: str, steps: int) -> list:

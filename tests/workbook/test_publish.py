@@ -7,6 +7,7 @@ import pytest
 from kpm import cli, paths
 from kpm.errors import UserError
 from kpm.training.config import command, preset
+from kpm.training.run_folder import Log
 from kpm.workbook import publish, results
 
 
@@ -35,6 +36,33 @@ def test_published_result_names_its_data_and_checkpoint(trained):
         f.seek(-1, 2)
         f.write(b"\x55")
     assert result.checkpoint.status() == "changed"
+
+
+def test_the_curve_begins_with_the_runs_it_went_on_from(trained, home):
+    def go_on(before, name, steps):
+        flags = "--dataset puppets --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --no-progress"
+        flags += f" --init {home / 'runs' / before / 'last.safetensors'} --steps {steps} --out {home / 'runs' / name}"
+        assert cli.main(["train", "ssm-skd", *flags.split()]) == 0
+
+    go_on("a", "b", 2)
+    go_on("b", "c", 4)
+    runs = [home / "runs" / name for name in "abc"]
+    assert publish.publish_command(runs[2], name="try", after=(runs[0], runs[1])) == 0
+    result = results.load("try")
+    own = [results_log(run) for run in runs]
+    offsets = (0, 3, 5)
+    assert [p["step"] for p in result.curve] == [e["step"] + o for log, o in zip(own, offsets) for e in log]
+    assert [p["mse"] for p in result.curve] == [e["mse"] for log in own for e in log]
+    assert all(a["wall_s"] < b["wall_s"] for a, b in zip(result.curve, result.curve[1:]))
+    for wrong in ((runs[1], runs[0]), (runs[0],), (runs[0], runs[0], runs[1])):
+        with pytest.raises(UserError, match="is not the run that this one, or the one behind it, went on from"):
+            publish.publish_command(runs[2], name="other", after=wrong)
+    assert not (paths.results() / "other.json").exists()
+    assert not (paths.checkpoints() / "other.safetensors").exists()
+
+
+def results_log(run):
+    return Log(run / "log.jsonl").read("validation")
 
 
 def test_what_is_shipped_is_not_replaced_by_mistake(trained):
