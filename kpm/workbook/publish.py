@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from kpm import datasets, paths
+from kpm import paths
 from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.metrics.reconstruction import reconstruction
@@ -16,6 +16,7 @@ from kpm.training import checkpoint
 from kpm.training.config import command
 from kpm.training.run_folder import Log
 from kpm.workbook import results
+from kpm.workbook.evaluate import films
 from kpm.workbook.publish_judge import publish_judge
 from kpm.workbook.publish_task import KINDS, publish_task
 from kpm.workbook.results import Checkpoint, Result
@@ -59,9 +60,7 @@ def publish_command(
     target = paths.checkpoints() / f"{name}.safetensors"
     if target.exists() and not replace:
         raise UserError(f"{target.name} is shipped already; give --replace or another --name")
-    data = datasets.load(trained_on["name"], split, trained_on["source"])
-    if (data.name, data.source) != (trained_on["name"], trained_on["source"]):
-        raise UserError(f"{run.name} was trained on {trained_on['name']!r}; {data.name!r} is no substitute")
+    data = films(meta, split)
     machine = Environment.from_dict(meta["environment"])
     earlier, validations = _earlier(after, progress), Log(run / "log.jsonl").read("validation")
     checkpoint.save_model(target, model, meta, machine, half=half)

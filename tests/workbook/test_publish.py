@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from kpm import cli, paths
 from kpm.errors import UserError
@@ -81,6 +82,18 @@ def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkey
     result = results.load("ssm_skd_puppets")
     assert (result.dataset, result.source) == ("puppets", "synthetic")
     assert not (paths.results() / "ssm_skd_sprites.json").exists()
+
+
+def test_a_re_render_is_shipped_under_its_own_name(home, monkeypatch):
+    from kpm import datasets
+
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda *args: load(*args).subset(torch.arange(8)))
+    flags = "--dataset dsprites_rerender --width 4 --batch-size 4 --precision 32-true --steps 2"
+    assert cli.main(["train", "ssm-skd", *flags.split(), "--no-progress", "--out", str(home / "runs/d")]) == 0
+    assert publish.publish_command(home / "runs/d") == 0
+    result = results.load("ssm_skd_dsprites_rerender")
+    assert (result.dataset, result.source, result.split) == ("dsprites_rerender", "re-render", "test")
 
 
 def test_command_has_the_flags_that_differ_and_the_steps():
