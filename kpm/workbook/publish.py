@@ -62,7 +62,7 @@ def publish_command(
         raise UserError(f"{target.name} is shipped already; give --replace or another --name")
     data = films(meta, split)
     machine = Environment.from_dict(meta["environment"])
-    earlier, validations = _earlier(after, progress), Log(run / "log.jsonl").read("validation")
+    earlier, validations = _earlier(name, after, progress), Log(run / "log.jsonl").read("validation")
     checkpoint.save_model(target, model, meta, machine, half=half)
     model, _ = checkpoint.load_model(target)
     figures = reconstruction(model, data)
@@ -86,7 +86,7 @@ def publish_command(
         commit=machine.commit,
         environment=machine,
         notes=notes,
-        curve=[*(earlier or _before(name, progress["before_steps"])), *_points(validations, progress)],
+        curve=[*earlier, *_points(validations, progress)],
     )
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, step {result.steps}")
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
@@ -105,8 +105,11 @@ def _points(validations: list[dict], progress: dict) -> list[dict]:
     ]
 
 
-def _earlier(after: tuple[Path, ...], progress: dict) -> list[dict]:
-    """The curves of the runs that `progress` went on from, each up to the weights that were taken from it."""
+def _earlier(name: str, after: tuple[Path, ...], progress: dict) -> list[dict]:
+    """The curves of the runs that `progress` went on from, each up to the weights that were taken from it.
+
+    Before them comes the curve that is shipped under `name`, if these are the weights the first of them went on from.
+    """
     curve, commands = [], list(progress.get("before_commands", []))
     for folder in reversed(after):
         _, meta = checkpoint.read(folder / "last.safetensors")
@@ -116,7 +119,7 @@ def _earlier(after: tuple[Path, ...], progress: dict) -> list[dict]:
         progress = meta["progress"]
         validations = [e for e in Log(folder / "log.jsonl").read("validation") if e["step"] <= taken]
         curve = [*_points(validations, progress), *curve]
-    return curve
+    return [*_before(name, progress["before_steps"]), *curve]
 
 
 def _before(name: str, steps: int) -> list:

@@ -55,6 +55,10 @@ def test_the_curve_begins_with_the_runs_it_went_on_from(trained, home):
     assert [p["step"] for p in result.curve] == [e["step"] + o for log, o in zip(own, offsets) for e in log]
     assert [p["mse"] for p in result.curve] == [e["mse"] for log in own for e in log]
     assert all(a["wall_s"] < b["wall_s"] for a, b in zip(result.curve, result.curve[1:]))
+    publish.publish_command(runs[0], name="again")
+    shipped = results.load("again")
+    assert publish.publish_command(runs[2], name="again", after=(runs[1],), replace=True) == 0
+    assert shipped.steps == 3 and results.load("again").curve == result.curve
     for wrong in ((runs[1], runs[0]), (runs[0],), (runs[0], runs[0], runs[1])):
         with pytest.raises(UserError, match="is not the run that this one, or the one behind it, went on from"):
             publish.publish_command(runs[2], name="other", after=wrong)
