@@ -59,6 +59,8 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--learning-rate", "-1"], "learning_rate must be positive"),
         (["--dropout", "1.5"], r"dropout must lie in [0, 1)"),
         (["--warmup-steps", "-5"], "warmup_steps must be at least 0"),
+        (["--prediction-share", "0"], "prediction_share must be above 0 and at most 1, got 0.0"),
+        (["--prediction-share", "0.5", "--accumulate", "2"], "prediction_share below 1 does not go with accumulate"),
         (["--lr-factor", "2"], "lr_factor must lie between 0 and 1"),
         (["--validation-sequences", "0"], "validation_sequences must be at least 1"),
         (["--w-prediction", "nan"], "w_prediction must be finite"),

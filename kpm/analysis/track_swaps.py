@@ -1,8 +1,10 @@
-"""What swaps could reach on films whose dynamic factors are tracks, if an eigenvalue of 1 meant the average over time.
+"""Swaps on the tracks of a film's dynamic factors, as if a track were a latent and its average the static part.
 
-Take a track, of a size or a place, as if it were a latent of its own. The part of it that stays the same from frame to
-frame is its average; the rest is its motion. But an average is a property of the track: exchange it, and what comes out
-may be nearer to another track. No network and no training is involved, so what is lost here is lost by the definition.
+Take a track, of a size or a place, as a latent of its own. The part of it that stays the same from frame to frame is
+its average; the rest is its motion. But an average is a property of the track: exchange it, and what comes out may be
+nearer to another track. No network and no training is involved. It is a model with two assumptions: that static means
+average, and that the judge names the nearest track. One that looks at the motion alone would lose nothing in the static
+swap.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ def swap_tracks(tracks: np.ndarray, labels: np.ndarray | None = None, draws: int
     tracks = np.asarray(tracks, float)
     if tracks.ndim != 2 or 0 in tracks.shape:
         raise ValueError(f"tracks: expected (m, t), got {tracks.shape}")
+    if not np.isfinite(tracks).all():
+        raise ValueError(f"tracks: not finite at index {np.argwhere(~np.isfinite(tracks))[0].tolist()}")
+    if draws < 1:
+        raise ValueError(f"draws: expected at least 1, got {draws}")
     labels = np.arange(len(tracks)) if labels is None else np.asarray(labels)
     if labels.shape != (len(tracks),):
         raise ValueError(f"labels: expected ({len(tracks)},), got {labels.shape}")
@@ -63,8 +69,16 @@ def swap_tracks(tracks: np.ndarray, labels: np.ndarray | None = None, draws: int
     return TrackSwaps(still_right(film - average + other), still_right(partner - other + average))
 
 
-def best_d_sd(dynamic: dict[str, TrackSwaps], classes: dict[str, int], static: tuple[str, ...]) -> float:
-    """`D_sd` ([SSM-SKD] eq. 6) of perfect latents and decoder: static factors right, dynamic ones as given."""
+def nearest_d_sd(dynamic: dict[str, TrackSwaps], classes: dict[str, int], static: tuple[str, ...]) -> float:
+    """`D_sd` ([SSM-SKD] eq. 6) if static factors are right after every swap and dynamic ones as given.
+
+    Raises
+    ------
+    ValueError
+        Unless `static` and `dynamic` are the factors of `classes`.
+    """
+    if {*static, *dynamic} != set(classes):
+        raise ValueError(f"dynamic: expected {sorted(set(classes) - set(static))}, got {sorted(dynamic)}")
     factors = tuple(dynamic)
     given = {f: 1 / classes[f] for f in static} | {f: s.static for f, s in dynamic.items()}
     kept = dict.fromkeys(static, 1.0) | {f: s.dynamic for f, s in dynamic.items()}

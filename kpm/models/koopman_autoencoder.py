@@ -178,6 +178,8 @@ class KoopmanAutoencoder(nn.Module):
         The prediction is decoded for the first `predictions` films only, where a number is given: decoding costs more
         than all the rest.
         """
+        if predictions is not None and not 1 <= predictions <= len(frames):
+            raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
         z = self.encode(frames)
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):

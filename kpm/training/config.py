@@ -52,8 +52,9 @@ class TrainConfig:
     w_prediction: float = 1.0
     """Weight of the ambient prediction loss, eq. 2."""
     prediction_share: float = 1.0
-    """Share of a batch whose prediction is decoded: the rest is judged by it, at a lower cost. A film of ssm-skd is
-    predicted by its own operator, exactly, so that decoding both its versions says little (not in the thesis)."""
+    """Share of a batch whose prediction is decoded, at a lower cost; the loss of these films stands for all. In ssm-skd
+    without dropout the prediction of a film is the film itself, so nothing is lost; elsewhere the term is a rougher
+    estimate. In one process, without --accumulate (not in the thesis)."""
     w_eigenvalues: float = 1.0
     """Weight of the spectral loss, eq. 4."""
     threshold: float = 0.75
@@ -116,6 +117,10 @@ class TrainConfig:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.prediction_share <= 1:
             raise UserError(f"prediction_share must be above 0 and at most 1, got {self.prediction_share}")
+        if self.prediction_share < 1 and self.accumulate > 1:
+            raise UserError(
+                "prediction_share below 1 does not go with accumulate: each part would decode its own share"
+            )
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:

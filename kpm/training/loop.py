@@ -90,6 +90,8 @@ def train(
     if batch % (team.size * config.accumulate):
         cut = f"{config.accumulate} parts for {team.size} processes"
         raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
+    if team.size > 1 and config.prediction_share < 1:
+        raise UserError(f"prediction_share: {config.prediction_share} needs one process, there are {team.size}")
     if where.type == "cpu":
         hardware.keep_freed_memory()
     run = RunFolder(Path(folder), config, about(*data), resume, writes=team.first)

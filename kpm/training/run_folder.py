@@ -79,6 +79,8 @@ class RunFolder:
     def __init__(self, folder: Path, config: Any, about: dict[str, dict[str, Any]], resume: bool, writes: bool = True):
         self.folder, self.writes = folder, writes
         self.plain_config = dataclasses.asdict(config)
+        defaults = {f.name: f.default for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
+        self._defaults = json.loads(json.dumps(defaults, default=str))
         self.data = about
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
         self.log = Log(folder / "log.jsonl", writes)
@@ -140,7 +142,9 @@ class RunFolder:
         if before is None:
             return
         new = json.loads(json.dumps({**self.plain_config, "data": self.data}))  # a tuple is a list in the file
-        changed = [k for k in new if k not in _MAY_CHANGE and before.get(k, new[k]) != new[k]]
+        # A field that came after the run was written had its default then.
+        before = {k: self._defaults.get(k, v) for k, v in new.items()} | before
+        changed = [k for k in new if k not in _MAY_CHANGE and before[k] != new[k]]
         if changed:
             what = ", ".join(f"{k} {before[k]!r} -> {new[k]!r}" for k in changed)
             raise UserError(f"run folder {name!r} holds a run of other parameters ({what})")

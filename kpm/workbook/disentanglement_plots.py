@@ -165,12 +165,14 @@ def plot_losses_by_factor(
     targets : rows
         ``targets[swap][factor]``.
     """
+    if not 1 <= len(series) <= 3:
+        raise ValueError(f"series: expected 1 to 3, got {len(series)}")
     names = ("static swap", "dynamic swap")
     figure, axes = _figure(8.4, 3.0, 1, 2, sharey=True)
     width = 0.8 / len(series)
     for ax, swap in zip(axes[0], names):
         factors = list(targets[swap])
-        for i, ((name, rows), colour) in enumerate(zip(series.items(), (ORANGE, GREY, BLUE), strict=False)):
+        for i, ((name, rows), colour) in enumerate(zip(series.items(), (ORANGE, GREY, BLUE))):
             x = np.arange(len(factors)) + (i - (len(series) - 1) / 2) * width
             loss = [abs(rows[swap][f] - targets[swap][f]) for f in factors]
             ax.bar(x, loss, width * 0.92, color=colour, label=name)

@@ -40,6 +40,7 @@ def evaluate_command(
     repeats: int = 25,
     exploration_repeats: int = 5,
     batch_size: int = 256,
+    films_per_repeat: int | None = None,
     partner: Literal["mixture", "instance"] = "mixture",
     reference: Literal["label", "judge"] = "label",
     components: Literal["auto", "modes", "channels", "independent"] = "auto",
@@ -62,6 +63,7 @@ def evaluate_command(
         repeats: Passes over the split, each with new partners.
         exploration_repeats: The same for finding components.
         batch_size: Films that exchange parts.
+        films_per_repeat: Films looked at in each repeat, drawn anew; all by default, of the largest splits 2560.
         partner: Take from a convex combination of two films or from one.
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
         components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD, and so do
@@ -81,6 +83,7 @@ def evaluate_command(
     model, meta = checkpoint.load_model(path, where)
     data = films(meta, split)
     most = _MOST if len(data) > 2 * _MOST else None
+    most = most if films_per_repeat is None else films_per_repeat
     config = SwapConfig(_FAST if fast else repeats, batch_size, partner, reference, seed, most)
     if resplit and components not in ("auto", "channels"):
         raise UserError(f"resplit: is for channels, not for components {components!r}")

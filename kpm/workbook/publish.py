@@ -42,6 +42,8 @@ def publish_command(
         replace: Put this run in the place of what is shipped under that name.
         after: Run folders it went on from (--init), first to last: the curve begins with theirs.
     """
+    if after and (run.suffix == ".safetensors" or checkpoint.read(run / "best.safetensors")[1]["model"] in KINDS):
+        raise UserError("after: is for runs of an autoencoder of films")
     if run.suffix == ".safetensors":
         result = publish_judge(run, name, split, replace)
         print(f"{result.name}.json: " + ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
@@ -127,4 +129,4 @@ def _before(name: str, steps: int) -> list:
     if not steps or not (paths.results() / f"{name}.json").is_file():
         return []
     shipped = results.load(name)
-    return list(shipped.curve or []) if shipped.steps == steps else []
+    return [p for p in shipped.curve or [] if p["step"] <= steps] if shipped.steps == steps else []

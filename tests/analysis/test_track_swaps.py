@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kpm.analysis.track_swaps import TrackSwaps, best_d_sd, swap_tracks
+from kpm.analysis.track_swaps import TrackSwaps, nearest_d_sd, swap_tracks
 
 
 def test_tracks_of_one_average_lose_nothing():
@@ -39,8 +39,8 @@ def test_against_a_loop_over_films():
 
 def test_score_is_one_minus_the_mean_distance_from_targets():
     classes = {"color": 6, "scale": 10}
-    assert best_d_sd({"scale": TrackSwaps(1.0, 0.1)}, classes, ("color",)) == pytest.approx(1)
-    assert best_d_sd({"scale": TrackSwaps(0.6, 0.3)}, classes, ("color",)) == pytest.approx(1 - (0.4 + 0.2) / 4)
+    assert nearest_d_sd({"scale": TrackSwaps(1.0, 0.1)}, classes, ("color",)) == pytest.approx(1)
+    assert nearest_d_sd({"scale": TrackSwaps(0.6, 0.3)}, classes, ("color",)) == pytest.approx(1 - (0.4 + 0.2) / 4)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,16 @@ def test_score_is_one_minus_the_mean_distance_from_targets():
         (np.zeros(3), None, r"tracks: expected \(m, t\), got \(3,\)"),
         (np.zeros((0, 3)), None, "tracks: expected"),
         (np.zeros((2, 3)), np.zeros(3), r"labels: expected \(2,\), got \(3,\)"),
+        (np.array([[0.0, 1.0], [np.nan, 0.0]]), None, r"tracks: not finite at index \[1, 0\]"),
     ],
 )
 def test_bad_input(tracks, labels, message):
     with pytest.raises(ValueError, match=message):
         swap_tracks(tracks, labels)
+    with pytest.raises(ValueError, match="draws: expected at least 1, got 0"):
+        swap_tracks(np.zeros((2, 3)), draws=0)
+
+
+def test_every_dynamic_factor_is_asked_for():
+    with pytest.raises(ValueError, match=r"dynamic: expected \['scale', 'x'\], got \['scale'\]"):
+        nearest_d_sd({"scale": TrackSwaps(1.0, 0.1)}, {"color": 6, "scale": 10, "x": 8}, ("color",))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,38 @@ def test_a_non_finite_loss_names_step_and_term_and_keeps_the_checkpoint(data, tm
     with pytest.raises(NonFiniteLoss, match="step 8: loss term 'prediction' is not finite"):
         run(small(steps=12), tmp_path / "run", data, resume=True)
     assert_same(before, weights(tmp_path / "run"))
+
+
+def test_a_share_of_the_predictions_is_decoded_in_training_and_all_in_validation(data, tmp_path, monkeypatch):
+    from kpm.training import loop
+
+    honest, seen = loop.koopman_losses, []
+
+    def watched(output, frames, config):
+        seen.append((len(output.prediction), len(frames)))
+        return honest(output, frames, config)
+
+    monkeypatch.setattr(loop, "koopman_losses", watched)
+    run(small(steps=2, prediction_share=0.3), tmp_path / "run", data)
+    assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
+    assert {s for s in seen if s[1] != 4} == {(5, 5)}
+
+
+def test_a_share_of_the_predictions_needs_one_process(data, tmp_path):
+    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"prediction_share: 0\.5 needs one process, there are 2"):
+        run(small(prediction_share=0.5), tmp_path / "run", data, team=two)
+
+
+def test_a_run_from_before_a_setting_existed_had_its_default(data, tmp_path):
+    run(small(steps=2), tmp_path / "run", data)
+    path = tmp_path / "run" / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["prediction_share"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"prediction_share 1.0 -> 0.5"):
+        run(small(steps=4, prediction_share=0.5), tmp_path / "run", data, resume=True)
+    assert run(small(steps=4), tmp_path / "run", data, resume=True).steps == 4
 
 
 def test_non_finite_gradients_are_caught_too(data, tmp_path, monkeypatch):

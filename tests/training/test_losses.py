@@ -147,5 +147,10 @@ def test_a_share_of_the_predictions_stands_for_all(method):
     error = config.w_prediction * ((whole.prediction - frames)[:2] ** 2).mean().item()
     assert some["prediction"] == pytest.approx(error)
     assert some["prediction"] != pytest.approx(terms["prediction"], rel=1e-6)
+    off = [(o - frames[: len(o)]).abs().mean().item() for o in (whole.reconstruction, first.prediction)]
+    assert some["absolute"] == pytest.approx(config.w_absolute * sum(off) / 2)
     for name in set(terms) - {"prediction", "absolute"}:
         assert some[name] == pytest.approx(terms[name])
+    for wrong in (0, 7):
+        with pytest.raises(ValueError, match=f"predictions: expected 1 to 6 films, got {wrong}"):
+            model(frames, wrong)
