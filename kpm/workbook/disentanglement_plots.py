@@ -101,6 +101,8 @@ def plot_trade_off(
     """
     figure, axes = _figure(6.4, 4.2)
     ax = axes[0, 0]
+    every = [x for x, _ in (*ours.values(), *paper.values())]
+    middle = (min(every) + max(every)) / 2 if every else 0.0
     with style():
         for points, marker, colour, text, label, mine in (
             (ours, "o", BLUE, BLUE, "ours", True),
@@ -110,7 +112,12 @@ def plot_trade_off(
                 x, y = zip(*points.values())
                 ax.scatter(x, y, marker=marker, color=colour, s=52, label=label, zorder=3)
             for name, (a, b) in points.items():
-                place = {"xytext": (-9, 0), "ha": "right"} if mine else {"xytext": (9, 0), "ha": "left"}
+                # Ours to the left of the point, unless the frame or another of ours is there; the paper's below right.
+                left = (
+                    mine and a > middle and not any(0 < a - x < 0.05 and abs(b - y) < 0.01 for x, y in points.values())
+                )
+                offset, side = ((-9, 0), "right") if left else ((9, 0 if mine else -8), "left")
+                place = {"xytext": offset, "ha": side}
                 place["va"] = "center"
                 ax.annotate(name, (a, b), textcoords="offset points", fontsize=9.5, color=text, **place)
         ax.set(xlabel=r"$D_\mathrm{sd}$ (static against dynamic)", ylabel=r"$D_\mathrm{mf}$ (factor against factor)")
