@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # Real datasets beside the checkout are used where they are; without them the workbook falls back to stand-ins.
 KPM_MIRROR ?= $(wildcard ../shared/data)
 export KPM_MIRROR
+# What the checks run side by side, one thread each; whole files, so that what a file shares is made once.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .PHONY: run test
 
@@ -16,9 +19,9 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
-	$(BIN)/kpm run --profile quick --jobs 2 --out out/test
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 900 notebooks
+	$(PYTEST)
+	$(BIN)/kpm run --profile quick --jobs $(JOBS) --out out/test
+	$(PYTEST) --nbval-lax --nbval-cell-timeout 900 notebooks
 
 # The stamp is written last, so an installation that was cut short is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
