@@ -6,7 +6,11 @@ scores are 1 minus the mean distance from such targets, so 1 is the best.
 
 They are no percentages of anything and 0 is not their "no skill". On the classes of Sprites (6, 6, 6, 6 and 9), a model
 whose swaps change nothing and a model that destroys everything both get ``D_sd = 0.5778``, and one that destroys
-everything gets ``D_mf = 0.8333``. Report these beside a result: pass the accuracies of such a model to `d_sd`, `d_mf`.
+everything gets ``D_mf = 0.8333``. Report these beside a result: `no_skill` has them.
+
+Nor can a measured score be 1. An accuracy that ought to be at chance ends a little above or below it by luck, and
+either counts as a distance, so a perfect model loses a little too, the more the fewer films are judged: `within_reach`.
+
 
 An accuracy is a number, or an array or tensor of any one shape, say ``(repeats,)``; the score then has that shape. The
 published score is that of the accuracies of all repeats together; the mean of the repeats' scores is never above it, as
@@ -22,6 +26,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.stats import binom
 from torch import Tensor
 
 from kpm.solvers import checks
@@ -106,6 +111,60 @@ def d_mf(
         raise ValueError(f"factorial: no row for the static factor {lacking[0]!r}; it has {sorted(factorial)}")
     targets = {f"factorial[{f!r}]": {g: 1.0 if g == f else chance[g] for g in chance} for f in static}
     return _score({f"factorial[{f!r}]": factorial[f] for f in static}, targets)
+
+
+def no_skill(classes: Mapping[str, int], static: Sequence[str], dynamic: Sequence[str]) -> dict[str, float]:
+    """D_sd and D_mf of a model that destroys everything: every accuracy is at chance, whatever is swapped.
+
+    Parameters
+    ----------
+    classes, static, dynamic
+        As for `d_sd`.
+
+    Returns
+    -------
+    dict of str to float
+        ``"D_sd"`` and ``"D_mf"``.
+    """
+    chance = _chance(classes, static, dynamic)
+    kinds = dict(classes=classes, static=static, dynamic=dynamic)
+    return {"D_sd": d_sd(chance, chance, **kinds), "D_mf": d_mf(dict.fromkeys(static, chance), **kinds)}
+
+
+def within_reach(
+    classes: Mapping[str, int], static: Sequence[str], dynamic: Sequence[str], judged: int
+) -> dict[str, float]:
+    """Expected D_sd and D_mf of a perfect model when `judged` answers stand behind each accuracy.
+
+    What ought to be at chance p is the share of hits among n guesses; its mean distance from p is
+    ``2 v (1 - p) b(v; n, p) / n`` with ``v = floor(n p) + 1`` and the binomial probabilities b (de Moivre 1730).
+    Guesses count as independent. Those of a film that is looked at in several repeats nearly are: it has new partners.
+
+    Parameters
+    ----------
+    classes, static, dynamic
+        As for `d_sd`.
+    judged : int
+        Films per repeat times repeats.
+
+    Returns
+    -------
+    dict of str to float
+        ``"D_sd"`` and ``"D_mf"``.
+    """
+    n = checks.count(judged, "judged", 1, 2**31)
+    chance = _chance(classes, static, dynamic)
+    off = {f: p + _mean_deviation(n, p) for f, p in chance.items()}
+    kinds = dict(classes=classes, static=static, dynamic=dynamic)
+    static_swap, dynamic_swap = ({f: off[f] if f in part else 1.0 for f in off} for part in (static, dynamic))
+    kept = {f: off | {f: 1.0} for f in static}
+    return {"D_sd": d_sd(static_swap, dynamic_swap, **kinds), "D_mf": d_mf(kept, **kinds)}
+
+
+def _mean_deviation(n: int, p: float) -> float:
+    """Mean of ``|X / n - p|``, X binomial."""
+    v = math.floor(n * p) + 1
+    return float(2 * v * (1 - p) * binom.pmf(v, n, p) / n)
 
 
 def mean_se(values: ArrayLike | Tensor) -> tuple[float, float]:

@@ -35,7 +35,7 @@ class Evaluation:
         Accuracy of each factor after each swap: rows ``"static swap"``, ``"dynamic swap"``, ``"retain nothing"``,
         ``"retain FACTOR"``, and ``"reconstruction"``, where nothing is swapped.
     rows_se : same
-        Standard errors over repeats.
+        Standard errors over repeats. Of the reconstruction 0, unless each repeat has films of its own.
     frames : same
         Of the static factors after the static and the dynamic swap, and of the reconstruction: accuracy of the judge of
         single frames.

@@ -8,6 +8,7 @@ import torch
 
 from kpm import solvers
 from kpm.datasets.base import SequenceDataset
+from kpm.metrics.reconstruction import shuffled
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 
 
@@ -37,13 +38,14 @@ class Prediction:
 
 @torch.inference_mode()
 def prediction(model: KoopmanAutoencoder, data: SequenceDataset, batch_size: int = 32) -> Prediction:
-    """Evaluate `model` on all films; one operator per film or per batch of `batch_size`, as the model's scope says."""
+    """Evaluate `model` on all films; by the operator of each film or of each mixed batch of `batch_size`."""
     model.eval()
     device = next(model.parameters()).device
     data = data.to(device)
+    order = shuffled(len(data)).to(device)
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     totals = torch.zeros(model.config.latent_dim, dtype=torch.float64, device=device)
-    for index in torch.arange(len(data), device=device).split(batch_size):
+    for index in order.split(batch_size):
         frames = data.to_float(data[index])
         z = model.encode(frames).double()
         operator = solvers.per_sequence(z) if model.config.scope == "sequence" else solvers.shared(z)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from kpm.datasets.base import SequenceDataset
 from kpm.models import koopman
@@ -24,7 +25,7 @@ class Reconstruction:
     mse_mean : float
         The same for the split's mean frame: what is reached without looking at the input.
     static_distance : float
-        Mean ``|lambda - 1|`` of the static eigenvalues.
+        Mean ``|lambda - 1|`` of the static eigenvalues; where films share an operator, of one for each batch.
     """
 
     mse: float
@@ -33,16 +34,21 @@ class Reconstruction:
     static_distance: float
 
 
+def shuffled(films: int) -> Tensor:
+    """The same order of `films` every time. Splits come class by class, and an operator of a batch needs them mixed."""
+    return torch.randperm(films, generator=torch.Generator().manual_seed(0))
+
+
 @torch.inference_mode()
 def reconstruction(model: KoopmanAutoencoder, data: SequenceDataset, batch_size: int = 64) -> Reconstruction:
-    """Evaluate `model` on every sequence of `data` in one pass."""
+    """Evaluate `model` on every sequence of `data` in one pass, in mixed batches of `batch_size`."""
     model.eval()
     device = next(model.parameters()).device
     data = data.to(device)
-    size = model.config.static_size
+    size, order = model.config.static_size, shuffled(len(data)).to(device)
     error = square = distance = torch.zeros((), dtype=torch.float64, device=device)
     total = torch.zeros(data.shape[1:], dtype=torch.float64, device=device)
-    for index in torch.arange(len(data), device=device).split(batch_size):
+    for index in order.split(batch_size):
         frames = data.to_float(data[index])
         z = model.encode(frames)
         error = error + (model.decode(z) - frames).square().sum(dtype=torch.float64)

@@ -164,8 +164,8 @@ def measure(
     truth = _truth(judge, data, factors, config.reference)
     mask = torch.tensor([[k.static is None or c in k.static for c in range(parts.components)] for k in keeps])
     mask = mask.to(device)
-    # Where a film keeps everything there are no partners to draw: once is enough.
-    whole = [i for i, k in enumerate(keeps) if k.dynamic and bool(mask[i].all())]
+    # Where all films keep everything there is nothing to draw: once is enough.
+    whole = [i for i, k in enumerate(keeps) if k.dynamic and bool(mask[i].all()) and config.films is None]
     found = np.zeros((3, len(keeps), len(factors), config.repeats))
     bar = tqdm(
         total=config.repeats * batches * len(keeps), unit="swap", disable=not progress, desc="swaps", leave=False

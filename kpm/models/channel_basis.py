@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from kpm.datasets.base import SequenceDataset
+from kpm.errors import UserError
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import Parts, take_apart
 
@@ -68,16 +69,16 @@ def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
 
     Raises
     ------
-    ValueError
+    UserError
         For fewer films than channels squared, too few for as many numbers, or static parts without full rank.
     """
     vectors = parts.static.double().mean(1).cpu()
     films, k = vectors.shape
     if films < k * k:
-        raise ValueError(f"parts: {films} films are too few for {k} x {k} axes")
+        raise UserError(f"parts: {films} films are too few for {k} x {k} axes")
     spread = torch.linalg.svdvals(vectors - vectors.mean(0))
     if spread[-1] <= 1e-5 * spread[0]:  # of float32 latents nothing smaller is known
-        raise ValueError(f"parts: the static parts of {films} films span fewer than {k} dimensions")
+        raise UserError(f"parts: the static parts of {films} films span fewer than {k} dimensions")
     analysis = FastICA(k, whiten="unit-variance", random_state=seed, max_iter=1000)
     with warnings.catch_warnings():
         # Where several channels share one factor no axes among them are best, and it goes on turning there.

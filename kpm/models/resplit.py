@@ -26,6 +26,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from torch import Tensor
 
 from kpm.datasets.base import SequenceDataset
+from kpm.errors import UserError
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import Parts, take_apart
 from kpm.solvers import checks
@@ -100,13 +101,13 @@ def find_resplit(parts: Parts, seed: int = 0) -> Resplit:
 
     Raises
     ------
-    ValueError
+    UserError
         For fewer than 100 films, components that are modes, numbers that are not finite (with the film's index), or
         films that hardly differ in their motion.
     """
     films, components = len(parts.static), "channels" if parts.modes is None else "modes"
     if films < 100 or parts.modes is not None:
-        raise ValueError(f"parts: expected channels of at least 100 films, got {components} of {films}")
+        raise UserError(f"parts: expected channels of at least 100 films, got {components} of {films}")
     constants, motion = (x.cpu() for x in _averages(parts))
     checks.finite(constants, "parts")
     latents, motion = motion + constants[:, None], motion.flatten(1)
@@ -138,7 +139,7 @@ def _choose(known: Tensor, held_out: Tensor, seed: int) -> tuple[dict[int, float
         if len(set(kind.tolist())) > 1:
             silhouettes[count] = float(silhouette_score(judged, kind))
     if not silhouettes:
-        raise ValueError("parts: films hardly differ in their motion, so there are no kinds of it")
+        raise UserError("parts: films hardly differ in their motion, so there are no kinds of it")
     return silhouettes, max(silhouettes, key=silhouettes.__getitem__)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from kpm import datasets, files, paths
 from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.metrics import thesis_tables
+from kpm.metrics.disentanglement import no_skill, within_reach
 from kpm.metrics.evaluation import Evaluation, evaluate
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
@@ -78,6 +80,8 @@ def evaluate_command(
         save: Put what is found into the results file of this shipped checkpoint too.
         progress: Show a progress bar.
     """
+    how = {"command": _command(locals())}
+    _check_counts(batch_size, repeats, exploration_repeats, films_per_repeat)
     where = hardware.device(device)
     path = find(checkpoint_file)
     model, meta = checkpoint.load_model(path, where)
@@ -121,7 +125,7 @@ def evaluate_command(
     plain = as_plain(found, data)
     plain |= {"reconstruction": dataclasses.asdict(reconstruction(model, data))}
     plain |= {"prediction": dataclasses.asdict(prediction(model, data))}
-    how = {
+    how |= {
         "components": "channels" if kinds else components,
         "precision": precision,
         "device": str(where),
@@ -148,6 +152,28 @@ def evaluate_command(
     elif save:
         store(path.stem, found, data, plain, method)
     return 0
+
+
+def _command(given: Mapping[str, Any]) -> str:
+    """The command that gives the same again: what differs from the defaults, in the order of the help."""
+    words = ["kpm", "evaluate", str(given["checkpoint_file"])]
+    for name, parameter in inspect.signature(evaluate_command).parameters.items():
+        value, flag = given[name], "--" + name.replace("_", "-")
+        if parameter.default is parameter.empty or value == parameter.default or name in ("out", "progress", "device"):
+            continue
+        words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
+    return " ".join(words)
+
+
+def _check_counts(batch_size: int, repeats: int, exploration_repeats: int, films_per_repeat: int | None) -> None:
+    """Before anything is loaded, and by the names that were typed."""
+    for name, value in (("repeats", repeats), ("exploration-repeats", exploration_repeats)):
+        if value < 2:
+            raise UserError(f"{name}: expected at least 2, one repeat has no standard error; got {value}")
+    if batch_size < 2:
+        raise UserError(f"batch-size: expected at least 2, a film needs a partner; got {batch_size}")
+    if films_per_repeat is not None and films_per_repeat < batch_size:
+        raise UserError(f"films-per-repeat: expected at least the {batch_size} of a batch, got {films_per_repeat}")
 
 
 def _check_save(path: Path, data: SequenceDataset, as_published: bool) -> None:
@@ -188,7 +214,7 @@ def store(name: str, found: Evaluation, data: SequenceDataset, plain: dict[str, 
     scores |= {k: plain["prediction"][k] for k in errors}
     tables = ("rows", "rows_se", "frames", "consistency", "partition", "explored_on", "films", "repeats", "how")
     details = {k: plain[k] for k in tables}
-    details |= {k: plain[k] for k in ("representation", "exploration", "config")}
+    details |= {k: plain[k] for k in ("representation", "exploration", "config", "prediction")}
     details["evaluation_s"] = round(found.wall_s, 1)
     details = {**(result.details or {}), **details}
     paper = {**result.paper, **thesis_scores(data.name, method)}
@@ -278,7 +304,7 @@ def find_judge(
 
 
 def table(found: Evaluation, dataset: str, method: str) -> str:
-    """Accuracies after each swap, the thesis's of `method` in brackets where it has them, and both scores."""
+    """Accuracies after each swap, the thesis's of `method` in brackets where it has them, the scores and their ends."""
     paper, scores = thesis_rows(dataset, method), thesis_scores(dataset, method)
     factors = [*found.static, *found.dynamic]
     lines = [["", *factors], ["chance", *(f"{1 / found.classes[f]:.4f}" for f in factors)]]
@@ -289,9 +315,13 @@ def table(found: Evaluation, dataset: str, method: str) -> str:
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines]
     parts = ", ".join(f"{f} {list(c)}" for f, c in found.partition.items())
     text.append(f"components ({found.explored_on}): {parts}")
+    judged_films = found.films * found.repeats
+    kinds = (found.classes, found.static, found.dynamic)
+    least, most = no_skill(*kinds), within_reach(*kinds, judged_films)
     for label, value, error in (("D_sd", found.d_sd, found.d_sd_se), ("D_mf", found.d_mf, found.d_mf_se)):
         beside = f", thesis {scores[label]:.4f}" if label in scores else ""
-        text.append(f"{label} {value:.4f} (se {error:.4f}){beside}")
+        ends = f"; everything destroyed {least[label]:.4f}, a perfect model {most[label]:.4f} with {judged_films} films"
+        text.append(f"{label} {value:.4f} (se {error:.4f}){beside}{ends}")
     return "\n".join(text)
 
 

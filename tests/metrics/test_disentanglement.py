@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpm.metrics import thesis_tables as thesis
-from kpm.metrics.disentanglement import chance_levels, d_mf, d_sd, mean_se
+from kpm.metrics.disentanglement import chance_levels, d_mf, d_sd, mean_se, no_skill, within_reach
 
 SPRITES = {"classes": thesis.CLASSES["sprites"], "static": thesis.STATIC["sprites"], "dynamic": ("action",)}
 DATASETS = ("sprites", "dsprites", "moving_dsprites", "shapes3d")
@@ -225,3 +225,23 @@ def test_misuse_of_d_mf(factorial, static, message):
 def test_misuse_of_mean_se(values, message):
     with pytest.raises(ValueError, match=message):
         mean_se(values)
+
+
+def test_ends_of_the_scores():
+    kinds = [SPRITES[k] for k in ("classes", "static", "dynamic")]
+    assert no_skill(*kinds) == pytest.approx({"D_sd": 0.5778, "D_mf": 0.8333}, abs=5e-5)  # official.md
+    rng = np.random.default_rng(0)
+    judged, drawn = 640, {"D_sd": [], "D_mf": []}
+    chance = chance_levels(SPRITES["classes"])
+    guess = lambda f: rng.binomial(judged, chance[f]) / judged  # noqa: E731
+    static, dynamic = SPRITES["static"], SPRITES["dynamic"]
+    for _ in range(2000):
+        swaps = [{f: guess(f) if f in part else 1.0 for f in chance} for part in (static, dynamic)]
+        drawn["D_sd"].append(d_sd(*swaps, **SPRITES))
+        drawn["D_mf"].append(d_mf({f: {g: 1.0 if g == f else guess(g) for g in chance} for f in static}, **SPRITES))
+    expected = within_reach(*kinds, judged)
+    for score, values in drawn.items():
+        assert np.mean(values) == pytest.approx(expected[score], abs=4 * np.std(values) / 2000**0.5)
+        assert expected[score] < within_reach(*kinds, 64_000)[score] < 1
+    with pytest.raises(ValueError, match="judged"):
+        within_reach(*kinds, 0)

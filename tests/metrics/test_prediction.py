@@ -8,6 +8,7 @@ import torch
 
 from kpm.metrics.prediction import prediction
 from kpm.metrics.reconstruction import reconstruction
+from kpm.models import koopman
 from tests.metrics.toys import autoencoder, films
 
 
@@ -38,3 +39,14 @@ def test_an_operator_per_film_that_can_fit_it_gives_the_reconstruction_back():
     model, data = autoencoder("sequence", latent_dim=9), films(6)
     found, drawn = prediction(model, data), reconstruction(model, data)
     assert found.latent_rollout < 1e-12 and found.ambient_rollout == pytest.approx(drawn.mse, rel=1e-5)
+
+
+def test_films_that_come_class_by_class_share_their_operators_with_other_classes():
+    model, mixed = autoencoder("batch", latent_dim=5), films(96)
+    by_class = mixed.subset(mixed.factors["colour"].argsort(stable=True))
+    alike, different = (reconstruction(model, by_class, batch_size=n).static_distance for n in (32, 96))
+    sorted_order = torch.arange(96).split(32)  # as they come
+    z = model.encode(by_class.to_float(by_class[:]))
+    apart = [(koopman.split(z[i], "batch", 1).eigenvalues[..., :1] - 1).abs().mean().item() for i in sorted_order]
+    assert abs(alike - different) < abs(np.mean(apart) - different)
+    assert prediction(model, by_class).latent_one_step > 0

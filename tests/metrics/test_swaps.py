@@ -80,6 +80,19 @@ def test_keeping_everything_gives_the_reconstruction_whoever_the_partner_is():
         np.testing.assert_allclose(scores.consistency[0, i], most, atol=1e-7)
 
 
+def test_films_that_change_from_repeat_to_repeat_have_reconstructions_of_their_own():
+    model, referee, data = autoencoder(), Binning({"colour": 3, "way": 2}), films(40)
+    seen = []
+    original = Parts.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parts, "take", lambda self, index: seen.append(index) or original(self, index))
+        few = measure(model, referee, data, [Keep(None, True)], dataclasses.replace(CONFIG, films=10))
+    frames = model.decode(model.encode(data.to_float(data[:])))
+    right = (referee.decide(frames)[0]["colour"] == data.factors["colour"]).double()
+    each = [right[torch.cat(seen[i : i + 2])].mean().item() for i in (0, 2)]
+    assert few.accuracy[0, 0].tolist() == pytest.approx(each) and each[0] != each[1]
+
+
 def test_a_split_that_comes_class_by_class_gives_partners_of_all_classes():
     """A judge that reads what is there, and parts that hold it: after a swap it must read another class."""
     model, data = autoencoder(), films(40)

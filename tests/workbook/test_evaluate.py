@@ -53,6 +53,10 @@ def test_it_writes_what_it_prints_and_the_scores_are_those_of_the_table(home, ca
     assert f"D_sd {found['d_sd']:.4f} (se {found['d_sd_se']:.4f})" in said and "thesis" not in said
     assert f"{rows['retain hair']['top']:.4f}" in said
     taken = [c for part in found["partition"].values() for c in part]
+    assert "everything destroyed 0.5778, a perfect model " in said and "with 128 films" in said
+    assert found["how"]["command"] == (
+        "kpm evaluate ssm_skd_puppets --repeats 2 --exploration-repeats 2 --batch-size 32 --precision 32-true"
+    )
     assert sorted(taken + found["exploration"]["rest"]) == list(range(9)) and found["explored_on"] == "validation"
 
 
@@ -62,6 +66,7 @@ def test_its_scores_go_into_the_results_file_beside_what_is_there(home, capsys, 
     assert cli.main(["evaluate", "ssm_skd_puppets", "--save", "--batch-size", "32", *FLAGS]) == 0
     result = results.load("ssm_skd_puppets")
     assert result.metrics["mse"] == 0.5 and {"D_sd", "D_sd_se", "D_mf", "D_mf_se"} < set(result.metrics)
+    assert result.details["prediction"]["latent_one_step"] < 1e-9 < result.details["prediction"]["latent_scale"]
     assert result.paper == {}  # the thesis has no puppets
     assert set(result.details["rows"]) >= {"static swap", "dynamic swap", "retain nothing", "retain skin"}
     assert result.details["how"]["judge"]["file"] == "judge_puppets.safetensors"
@@ -88,12 +93,14 @@ def twice_as_many_to_learn_from(monkeypatch) -> list[str]:
     return asked
 
 
-def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own(home, environment_stub, monkeypatch):
+def test_independent_axes_come_from_training_films_and_have_a_score_of_their_own(
+    home, environment_stub, monkeypatch, capsys
+):
     path = paths.checkpoints() / "ssm_skd_puppets.safetensors"
     results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
     argv = ["evaluate", "ssm_skd_puppets", "--components", "independent", "--batch-size", "32", *FLAGS]
-    with pytest.raises(ValueError, match="64 films are too few for 9 x 9 axes"):
-        cli.main(argv)
+    assert cli.main(argv) == 2
+    assert "parts: 64 films are too few for 9 x 9 axes" in capsys.readouterr().err
     asked = twice_as_many_to_learn_from(monkeypatch)
     assert cli.main([*argv, "--save"]) == 0
     assert "train" in asked
@@ -120,8 +127,8 @@ def test_kinds_of_motion_come_from_training_films_and_have_scores_of_their_own(
     checkpoint.save_model(path, model, checkpoint.read(path)[1])
     results.save(dataclasses.replace(environment_stub, checkpoint=Checkpoint.of(path)))
     argv = ["evaluate", "ssm_skd_puppets", "--resplit", "--batch-size", "32", *FLAGS]
-    with pytest.raises(ValueError, match="at least 100 films, got channels of 64"):
-        cli.main(argv)
+    assert cli.main(argv) == 2
+    assert "at least 100 films, got channels of 64" in capsys.readouterr().err
     asked = twice_as_many_to_learn_from(monkeypatch)
     assert cli.main([*argv, "--save"]) == 0
     assert "train" in asked
@@ -198,6 +205,13 @@ def test_what_does_not_fit_is_refused_in_one_line(home, capsys):
     checkpoint.save_model(home / "other.safetensors", judge(CLASSES), other)
     text = complaint("ssm_skd_puppets", "--judge", str(home / "other.safetensors"))
     assert "the judge has learnt 'shapes3d_rerender', the films are 'puppets'" in text
+    none = dict(checkpoint_file="nothing")  # the numbers are looked at first, by the names of the flags
+    with pytest.raises(UserError, match=r"^exploration-repeats: expected at least 2"):
+        evaluate.evaluate_command(**none, exploration_repeats=1)
+    with pytest.raises(UserError, match=r"^films-per-repeat: expected at least the 256 of a batch, got 5"):
+        evaluate.evaluate_command(**none, films_per_repeat=5)
+    with pytest.raises(UserError, match=r"^batch-size: expected at least 2"):
+        evaluate.evaluate_command(**none, batch_size=1)
     assert "swaps need 65 films at a time" in complaint("ssm_skd_puppets", "--batch-size", "65")
 
 
