@@ -1,12 +1,15 @@
-"""A picture of how scale and position move in the films of dSprites."""
+"""Pictures of how scale, position and angle move in the films of dSprites and 3D Shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from matplotlib.figure import Figure, FigureBase
 
-from kpm.datasets.trajectories import FRAMES, TRACKS, scale_trajectories
+from kpm.datasets import shapes3d
+from kpm.datasets.shapes3d import orientation_track, scale_track
+from kpm.datasets.trajectories import TRACKS, scale_trajectories
 from kpm.errors import pick
 
 _BLUE = "#0072B2"
@@ -17,16 +20,30 @@ def plot_trajectories(name: str = "moving_dsprites") -> Figure:
 
     Parameters
     ----------
-    name : {"dsprites", "moving_dsprites"}
+    name : {"dsprites", "moving_dsprites", "shapes3d"}
         Of the first only the scale moves.
     """
-    moving = pick("dataset", name, ("dsprites", "moving_dsprites")) == "moving_dsprites"
+    if pick("dataset", name, ("dsprites", "moving_dsprites", "shapes3d")) == "shapes3d":
+        return _of_shapes3d()
+    moving = name == "moving_dsprites"
     figure = Figure(figsize=(11, 8.6 if moving else 4.4), layout="constrained")
     parts = figure.subfigures(2, 1, height_ratios=(1.0, 0.95), squeeze=False)[:, 0] if moving else [figure]
     scale = {str(i): trajectory for i, trajectory in enumerate(scale_trajectories())}
     _panels(parts[0], scale, 5, "scale (class 0-5)", 5, "Scale trajectories")
     if moving:
         _panels(parts[1], TRACKS, 4, "position (0-31)", 31, "Position tracks, the same for x and y")
+    return figure
+
+
+def _of_shapes3d() -> Figure:
+    figure = Figure(figsize=(11, 7.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.6, 1.0))
+    start, way = torch.arange(6).repeat(2), torch.arange(2).repeat_interleave(6)
+    names = [f"{'shrinks' if w else 'grows'}, from {s + 1}" for s, w in zip(start.tolist(), way.tolist())]
+    scale = dict(zip(names, scale_track(start, way).tolist()))
+    _panels(above, scale, 6, "size (0-7)", shapes3d.SCALES - 1, "Tracks of the size: six starts, two directions")
+    angle = {str(i): track for i, track in enumerate(orientation_track(torch.arange(3)).tolist())}
+    _panels(below, angle, 3, "angle (0-14)", shapes3d.ANGLES - 1, "Tracks of the camera's angle")
     return figure
 
 
@@ -37,9 +54,10 @@ def _panels(
     axes = figure.subplots(-(-len(trajectories) // columns), columns, sharex=True, sharey=True, squeeze=False)
     figure.suptitle(title, fontsize=17)
     for ax, (name, trajectory) in zip(axes.flat, trajectories.items()):
-        ax.plot(range(1, FRAMES + 1), trajectory, "o-", color=_BLUE, linewidth=2.4, markersize=7)
+        frames = len(trajectory)
+        ax.plot(range(1, frames + 1), trajectory, "o-", color=_BLUE, linewidth=2.4, markersize=7)
         ax.set_title(name, fontsize=15, pad=4)
-        ax.set(xlim=(0.5, FRAMES + 0.5), ylim=(-0.09 * top, 1.09 * top), xticks=(1, 4, 8))
+        ax.set(xlim=(0.5, frames + 0.5), ylim=(-0.09 * top, 1.09 * top), xticks=(1, frames // 2, frames))
         ax.set_yticks((0, top // 2, top) if top > 5 else range(0, top + 1))
         ax.tick_params(labelsize=13)
         ax.grid(alpha=0.3)

@@ -86,3 +86,8 @@ FACTORIAL: dict[str, dict[str, dict[str, float]]] = {
 D_MF: dict[str, float] = {"sprites": 0.9836, "dsprites": 0.9142, "moving_dsprites": 0.9348, "shapes3d": 0.971}
 
 SKD_SPRITES: dict[str, float] = {"D_sd": 0.9981, "D_mf": 0.9276}
+
+
+def kinds(dataset: str) -> tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]:
+    """Classes of each factor, static factors and dynamic factors: the last three arguments of `d_sd` and `d_mf`."""
+    return CLASSES[dataset], STATIC[dataset], DYNAMIC[dataset]
