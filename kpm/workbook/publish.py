@@ -15,7 +15,7 @@ from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.training import checkpoint
 from kpm.training.config import command
 from kpm.training.run_folder import Log
-from kpm.workbook import results
+from kpm.workbook import results, stages
 from kpm.workbook.evaluate import films
 from kpm.workbook.publish_judge import publish_judge
 from kpm.workbook.publish_task import KINDS, publish_task
@@ -69,9 +69,12 @@ def publish_command(
     model, _ = checkpoint.load_model(target)
     figures = reconstruction(model, data)
     steps = progress["best"]["step"] + progress["before_steps"]
+    made_by = _stages(name, train, progress)
     notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(validations)} validations"
     if progress["before_steps"]:
         notes += f"; started from weights of {progress['before_steps']} steps, counted in steps and time"
+    if stages.flag(made_by[0], "init"):
+        notes += "; how the weights that the command begins with were made is not on record"
     result = Result(
         name=name,
         dataset=data.name,
@@ -84,16 +87,41 @@ def publish_command(
         wall_s=round(progress["wall_s"] + progress["before_wall_s"], 1),
         hardware=machine.hardware,
         checkpoint=Checkpoint.of(target),
-        command=" && ".join([*progress["before_commands"], command(train, progress["best"]["step"])]),
+        command=stages.chained(made_by, name),
         commit=machine.commit,
         environment=machine,
         notes=notes,
-        curve=[*earlier, *_points(validations, progress)],
+        curve=increasing([*earlier, *_points(validations, progress)]),
     )
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, step {result.steps}")
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
     print("kpm results --readme renews the table")
     return 0
+
+
+def _stages(name: str, train: dict, progress: dict) -> list[str]:
+    """The commands that made a run's best weights, from the first.
+
+    The weights a run started from name theirs. Where these do not begin at the beginning, those of the result that is
+    shipped under `name` come first, if its weights are the ones that the run, or the first before it, started from.
+    """
+    own = [*progress["before_commands"], command(train, progress["best"]["step"])]
+    if not (paths.results() / f"{name}.json").is_file():
+        return own
+    shipped = results.load(name)
+    return stages.continued(own, progress["before_steps"] + progress["best"]["step"], shipped.command, shipped.steps)
+
+
+def increasing(curve: list[dict]) -> list[dict]:
+    """The points that none of a smaller or the same step comes after.
+
+    A run that went on past the weights which the next one took up leaves points of a branch that led nowhere.
+    """
+    kept: list[dict] = []
+    for point in reversed(curve):
+        if not kept or point["step"] < kept[-1]["step"]:
+            kept.append(point)
+    return kept[::-1]
 
 
 def _points(validations: list[dict], progress: dict) -> list[dict]:

@@ -56,10 +56,15 @@ def publish_judge(run: Path, name: str, split: str, replace: bool) -> Result:
         command=command(meta["train"]),
         commit=machine.commit,
         environment=machine,
-        notes=f"accuracy of whole films, the worst factor's, on {min(len(data), _MOST)} films; spoilt: as in training",
+        notes=_notes(min(len(data), _MOST)),
     )
     results.save(result)
     return result
+
+
+def _notes(films: int) -> str:
+    what = f"accuracy of whole films, the worst factor's, on {films} films"
+    return f"{what}; frame_: of their frames, one by one; spoilt: as in training"
 
 
 def _rows(data: SequenceDataset) -> set[tuple[int, ...]]:
@@ -68,15 +73,21 @@ def _rows(data: SequenceDataset) -> set[tuple[int, ...]]:
 
 
 def measured(judge: Judge, data: SequenceDataset) -> dict[str, float]:
-    """Share of right answers on `data`: of the worst factor, of each factor, and of the worst on spoilt films.
+    """Share of right answers on `data`, of whole films and, under names with ``frame_`` before them, of single frames.
 
-    Of a split of more than `_MOST` films, so many drawn at random.
+    Each is given of the worst factor, of each factor, and of the worst on spoilt films. A frame can say less than its
+    film: what only shows over time it has to guess. Of a split of more than `_MOST` films, so many drawn at random.
     """
     if len(data) > _MOST:
         data = data.subset(torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_MOST])
-    clean, spoilt = (accuracies(judge, data, spoil=s)["sequence"] for s in (None, _SPOILT))
+    clean, spoilt = (accuracies(judge, data, spoil=s) for s in (None, _SPOILT))
+    return _figures("", clean["sequence"], spoilt["sequence"]) | _figures("frame_", clean["frame"], spoilt["frame"])
+
+
+def _figures(prefix: str, clean: dict[str, float], spoilt: dict[str, float]) -> dict[str, float]:
+    worst = {"accuracy_test": min(clean.values()), "accuracy_test_spoilt": min(spoilt.values())}
     each = {f"accuracy_test_{f}": v for f, v in clean.items()}
-    return {"accuracy_test": min(clean.values()), "accuracy_test_spoilt": min(spoilt.values()), **each}
+    return {prefix + k: v for k, v in (worst | each).items()}
 
 
 def command(train: dict) -> str:

@@ -1,15 +1,18 @@
 """From a run to a shipped checkpoint and a results file that can be checked again."""
 
 import dataclasses
+import json
+import types
 
 import pytest
 import torch
 
 from kpm import cli, paths
 from kpm.errors import UserError
+from kpm.training import checkpoint
 from kpm.training.config import command, preset
 from kpm.training.run_folder import Log
-from kpm.workbook import publish, results
+from kpm.workbook import publish, results, stages
 
 
 @pytest.fixture
@@ -66,6 +69,63 @@ def test_the_curve_begins_with_the_runs_it_went_on_from(trained, home):
     assert not (paths.checkpoints() / "other.safetensors").exists()
 
 
+def test_the_command_of_a_run_that_went_on_runs_again(trained, home, monkeypatch):
+    """Replacing the weights it began with, a result says how these were made too: nothing of it is here any more."""
+    publish.publish_command(trained, name="try")
+    single = results.load("try").command
+    assert "&&" not in single and "--out" not in single
+
+    def go_on(init, name):
+        flags = "--dataset puppets --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --no-progress"
+        flags += f" --init {init} --steps 2 --out {home / 'runs' / name}"
+        assert cli.main(["train", "ssm-skd", *flags.split()]) == 0
+
+    go_on("try", "b")
+    go_on(home / "runs" / "b" / "last.safetensors", "c")
+    publish.publish_command(home / "runs" / "c", name="try", replace=True, after=(home / "runs" / "b",))
+    result = results.load("try")
+    found = stages.parts(result.command)
+    assert [stages.flag(s, "out") for s in found] == ["runs/try_1", "runs/try_2", "runs/try_3"]
+    inits = [stages.flag(s, "init") for s in found]
+    assert inits == ["", "runs/try_1/best.safetensors", "runs/try_2/last.safetensors"]
+    assert str(home) not in result.command and "not on record" not in result.notes
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for stage in found:
+        assert cli.main([*stage.split()[1:], "--no-progress"]) == 0
+    _, meta = checkpoint.read(elsewhere / "runs" / "try_3" / "best.safetensors")
+    assert meta["progress"]["best"]["step"] + meta["progress"]["before_steps"] == result.steps
+
+
+def test_weights_whose_making_is_forgotten_are_looked_up_in_the_shipped_result(home, monkeypatch):
+    train = dataclasses.asdict(dataclasses.replace(preset("ssm-skd"), init="try"))
+    progress = {"before_commands": [], "before_steps": 3, "best": {"step": 2}}
+    shipped = types.SimpleNamespace(command="kpm train ssm-skd --dataset sprites --steps 3", steps=3)
+    own = ["kpm train ssm-skd --dataset sprites --init try --steps 2"]
+    assert publish._stages("try", train, progress) == own
+    paths.results().mkdir(parents=True)
+    (paths.results() / "try.json").touch()
+    monkeypatch.setattr(results, "load", lambda name: shipped)
+    assert publish._stages("try", train, progress) == [shipped.command, *own]
+    shipped.steps = 4
+    assert publish._stages("try", train, progress) == own
+
+
+def test_a_curve_keeps_no_points_of_a_branch_that_was_left():
+    points = [{"step": s, "mse": i} for i, s in enumerate((100, 200, 300, 400, 250, 400, 400, 500))]
+    kept = publish.increasing(points)
+    assert [(p["step"], p["mse"]) for p in kept] == [(100, 0), (200, 1), (250, 4), (400, 6), (500, 7)]
+    assert publish.increasing(kept) == kept and publish.increasing([]) == []
+
+
+def test_shipped_curves_only_go_forward():
+    for path in paths.results().glob("*.json"):
+        curve = json.loads(path.read_text(encoding="utf-8")).get("curve") or []
+        steps = [p["step"] for p in curve if "step" in p]
+        assert all(a < b for a, b in zip(steps, steps[1:])), path.name
+
+
 def results_log(run):
     return Log(run / "log.jsonl").read("validation")
 
@@ -120,6 +180,10 @@ def test_a_judge_is_shipped_with_what_it_gets_right(home):
         if k.removeprefix("accuracy_test_") in ("skin", "pants", "top", "hair", "action")
     ]
     assert result.metrics["accuracy_test"] == min(each) < 0.5  # two steps teach nothing
+    of_frames = {k.removeprefix("frame_"): v for k, v in result.metrics.items() if k.startswith("frame_")}
+    assert of_frames.keys() == {k for k in result.metrics if not k.startswith("frame_")}
+    spoilt = of_frames.pop("accuracy_test_spoilt")
+    assert of_frames.pop("accuracy_test") == min(of_frames.values()) and 0 <= spoilt < 0.5
     assert result.command == "kpm train judge --dataset puppets --width 2 --steps 2 --batch-size 4"
     with pytest.raises(UserError, match="shipped already; give --replace"):
         publish.publish_command(run, split="validation")
