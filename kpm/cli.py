@@ -97,13 +97,15 @@ def _command(argv: list[str]) -> tuple[str | None, list[str]]:
 def call(command: Callable[..., Any], argv: Sequence[str], prog: str) -> Any:
     """Parse `argv` by the signature of `command` and call it; an unknown flag is one line with the nearest names.
 
-    A command with an attribute ``prepare`` gets `argv` first and answers with the function to parse for: that is how
-    defaults can depend on what is asked for.
+    A command with an attribute ``prepare`` gets `argv` first and answers with the function to parse for and the rest of
+    `argv`: that is how defaults can depend on what is asked for. The words it takes off the front belong to the name
+    of the command in help and errors (``kpm train copy``).
     """
     import tyro
 
     if hasattr(command, "prepare"):
-        command, argv = command.prepare(list(argv))
+        command, rest = command.prepare(list(argv))
+        prog, argv = " ".join([prog, *argv[: len(argv) - len(rest)]]), rest
 
     @functools.wraps(command)
     def later(*args: Any, **kwargs: Any) -> Callable[[], Any]:

@@ -20,5 +20,6 @@ def pick(kind: str, name: str, options: Iterable[str]) -> str:
     if name in options:
         return name
     near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose one of {', '.join(options)}"
+    listed = f"choose one of {', '.join(options)}" if options else "there are none"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else listed
     raise UserError(f"unknown {kind} {name!r}; {hint}")

@@ -97,6 +97,37 @@ def test_train_needs_a_method(capsys):
     assert status == 2 and "skd, ssm-skd" in err
 
 
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--dataset", "sprites", "--help"]])
+def test_help_of_train_lists_its_methods(capsys, argv):
+    status, out, _ = run(capsys, "train", *argv)
+    assert status == 0 and out.startswith("usage: kpm train METHOD")
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert sorted(listed) == ["classifier", "copy", "ecg", "judge", "kae", "sentiment", "sim", "skd", "ssm-skd"]
+    assert "--latent-dim" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["train", "copy"], "usage: kpm train copy [-h]"),
+        (["train", "skd", "--quick"], "usage: kpm train skd [-h]"),
+        (["search", "skd", "sprites"], "usage: kpm search skd sprites [-h]"),
+    ],
+)
+def test_usage_names_what_was_asked_for(capsys, words, usage):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--help"])
+    assert not end.value.code and capsys.readouterr().out.startswith(usage)
+    status, _, err = run(capsys, *words, "--zzz", "1")
+    assert status == 2 and usage.removeprefix("usage: ").removesuffix("[-h]") + "--help" in err
+
+
+def test_every_method_of_train_is_listed():
+    from kpm.training import command, config, tasks
+
+    assert set(command.LISTED) == {*config.METHODS, "judge", *tasks.TASKS}
+
+
 def test_every_command_has_help_and_every_config_field_a_flag():
     import dataclasses
 

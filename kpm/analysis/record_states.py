@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from kpm.errors import pick
+from kpm.errors import UserError, pick
 from kpm.solvers import checks
 
 # Layers of sequences: what they give in two axes is one sequence without a batch axis.
@@ -245,7 +245,15 @@ def _find(model: nn.Module, layer: str | nn.Module | None) -> tuple[str, nn.Modu
         if len(recurrent) > 1:
             raise ValueError(f"layer: the model has several recurrent layers, give one of {', '.join(recurrent)}")
         layer = recurrent[0] if recurrent else ""
-    return layer, modules[pick("layer", layer, modules)]
+    if not isinstance(layer, str):
+        raise ValueError(f"layer: expected a name or a module, got {type(layer).__name__}")
+    if layer not in modules:
+        named = [name for name in modules if name]  # the model itself has the empty name
+        if not named:
+            kind = type(model).__name__
+            raise UserError(f"unknown layer {layer!r}; this {kind} is itself the only one; leave it out")
+        pick("layer", layer, named)
+    return layer, modules[layer]
 
 
 def _batch_first(module: nn.Module) -> bool:

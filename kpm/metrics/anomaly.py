@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from kpm.datasets.signals import Signals
+from kpm.solvers import checks
 
 PUBLISHED_THRESHOLD = 26.0
 
@@ -40,7 +41,33 @@ class Detection:
 
 @torch.no_grad()
 def errors(model: nn.Module, values: Tensor, size: int = 256) -> Tensor:
-    """Sum over time and channels of the absolute rebuilding error, ``(n,)``, of series ``(n, t, channels)``."""
+    """How far series are from what a model makes of them: sums over time and channels of absolute differences.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From series to series of the same shape.
+    values : Tensor
+        Floating point ``(n, t, channels)``.
+    size : int
+        Series at a time.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)``, in the unit of `values`.
+
+    Raises
+    ------
+    ValueError
+        For another type or shape, a number that is not finite (its index is named), or a `size` below 1.
+    """
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 3:
+        is_tensor = isinstance(values, Tensor)
+        have = f"{values.dtype} of shape {tuple(values.shape)}" if is_tensor else type(values).__name__
+        raise ValueError(f"values: expected floats (n, t, channels), got {have}")
+    checks.finite(values, "values")
+    checks.count(size, "size", 1, 10**9)
     model.eval()
     return torch.cat([(model(v) - v).abs().sum((1, 2)) for v in values.split(size)])
 
@@ -51,10 +78,12 @@ def best_threshold(normal: Tensor, anomalous: Tensor) -> float:
     Raises
     ------
     ValueError
-        If one of the two has no series.
+        If one of the two has no series, or an error is not finite.
     """
     if not len(normal) or not len(anomalous):
         raise ValueError(f"normal, anomalous: both are needed, got {len(normal)} and {len(anomalous)}")
+    checks.finite(normal, "normal")
+    checks.finite(anomalous, "anomalous")
     places = torch.cat([normal, anomalous]).double().unique()
     edges = torch.cat([places[:1] - 1, (places[1:] + places[:-1]) / 2, places[-1:] + 1])
     kept = torch.searchsorted(normal.double().sort().values, edges) / len(normal)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kpm.solvers import matching, spectra
+from kpm.solvers import checks, matching, spectra
 
 MATCHINGS = {"nearest": matching.nearest, "optimal": matching.optimal}
 
@@ -100,6 +100,8 @@ def spectral_error(
         raise ValueError(f"low: no harmonic is as low as {low}")
     reference, estimate = (x.to(torch.complex128) for x in (reference, estimate.to(reference.device)))
     if dt is not None:
+        for argument, x in (("reference", reference), ("estimate", estimate)):
+            checks.finite(x, argument)
         reference, estimate = continuous(reference, dt), continuous(estimate, dt)
     return SpectralError(MATCHINGS[method](reference, estimate).distance, harmonics, low)
 

@@ -56,6 +56,22 @@ def make(kind: str, shape: tuple[int, ...], width: int, outputs: int) -> nn.Modu
     raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
 
 
+def checked(x: Tensor, shape: tuple[int, ...], kind: str) -> Tensor:
+    """Inputs `x` of a network of `make`, if they are ``(b, *shape)``; the causal one takes any time.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x: expected a torch tensor, got {type(x).__name__}")
+    have = tuple(x.shape)
+    if len(have) < 2 or (have[-1] != shape[-1] if kind == "causal" else have[1:] != tuple(shape)):
+        raise ValueError(f"x: expected (b, {', '.join(map(str, shape))}), got {have}")
+    return x
+
+
 def _convolutions(shape: tuple[int, ...], width: int, outputs: int) -> nn.Module:
     def block(inputs: int) -> list[nn.Module]:
         return [Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]

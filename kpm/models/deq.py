@@ -117,7 +117,8 @@ class DEQ(nn.Module):
         self.lost_backward = tell(found, self.config.on_failure, self.lost_backward, "backward pass: ")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``."""
+        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``; `ValueError` for inputs of another shape."""
+        x = bases.checked(x, self.config.shape, self.config.stem)
         return self.readout(self.equilibrium(self.stem(x)))
 
 

@@ -35,5 +35,6 @@ class FeedForward(nn.Module):
         self.readout = nn.Linear(c.size, c.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``."""
+        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``; `ValueError` for inputs of another shape."""
+        x = bases.checked(x, self.config.shape, self.config.stem)
         return self.readout(torch.relu(self.layer(torch.relu(self.stem(x)))))

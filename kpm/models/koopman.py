@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kpm import solvers
 from kpm.errors import pick
-from kpm.solvers import Split
+from kpm.solvers import Split, checks
 
 SCOPES = ("batch", "sequence")
 
@@ -88,7 +88,26 @@ def split(z: Tensor, scope: str, static_size: int = 1, pair: bool = False) -> Sp
 
 
 def take(parts: Split, index: Tensor) -> Split:
-    """The split of the chosen sequences."""
+    """The split of the chosen sequences.
+
+    Parameters
+    ----------
+    parts : Split
+        Of sequences ``(n, t, K)``.
+    index : Tensor
+        Whole numbers ``(b,)`` from ``-n`` to ``n - 1``, or bool ``(n,)``.
+
+    Returns
+    -------
+    Split
+        Of sequences ``(b, t, K)``.
+
+    Raises
+    ------
+    ValueError
+        For an index out of range, or of another type or shape.
+    """
+    index = checks.indices(index, len(parts.static), "index")
     values, condition = parts.eigenvalues, parts.condition
     if values.ndim == 2:  # one spectrum per sequence
         values, condition = values[index], condition[index]
@@ -105,7 +124,17 @@ def swap(a: Split, b: Split, what: str = "static", channels: Tensor | None = Non
     what : {"static", "dynamic"}
         Which part comes from `b`.
     channels : Tensor, optional
-        Only these of the K channels of that part come from `b`; all by default.
+        Only these of the K channels of that part come from `b`, whole numbers or bool ``(K,)``; all by default.
+
+    Returns
+    -------
+    Tensor
+        Latents ``(n, t, K)``, float64.
+
+    Raises
+    ------
+    ValueError
+        For parts of different shapes, another `what`, or a channel that there is not.
     """
     if a.static.shape != b.static.shape:
         raise ValueError(f"a and b must have the same shape, got {tuple(a.static.shape)} and {tuple(b.static.shape)}")
@@ -115,6 +144,7 @@ def swap(a: Split, b: Split, what: str = "static", channels: Tensor | None = Non
     rest = a.dynamic if what == "static" else a.static
     if channels is None:
         return theirs + rest
+    channels = checks.indices(channels, mine.shape[-1], "channels")
     part = mine.clone()
     part[..., channels] = theirs[..., channels]
     return part + rest

@@ -165,5 +165,6 @@ class MonDEQ(nn.Module):
         return z
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``."""
+        """Outputs ``(b, outputs)`` of inputs ``(b, *shape)``; `ValueError` for inputs of another shape."""
+        x = bases.checked(x, self.config.shape, self.config.stem)
         return self.readout(self.equilibrium(self.stem(x)))

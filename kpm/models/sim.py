@@ -230,9 +230,7 @@ class SIM(nn.Module):
 
     def observe(self, x: Tensor) -> Tensor:
         """What the limit acts on, ``(b, ..., size)``, of inputs ``(b, *shape)``."""
-        if x.ndim < 2 or (self.config.basis != "causal" and tuple(x.shape[1:]) != self.config.shape):
-            raise ValueError(f"x: expected (b, {', '.join(map(str, self.config.shape))}), got {tuple(x.shape)}")
-        return self.features(self.basis(x))
+        return self.features(self.basis(bases.checked(x, self.config.shape, self.config.basis)))
 
     def read(self, z: Tensor) -> Tensor:
         """Outputs of what has passed the limit, ``(..., size)``."""

@@ -74,6 +74,31 @@ def square(matrix: Tensor, name: str = "operator") -> Tensor:
     return matrix
 
 
+def eigenvalues(values: Tensor, name: str = "values") -> Tensor:
+    """Real or complex numbers of any shape; raises for what is no tensor, or for a number that is not finite."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{name}: expected a torch tensor, got {type(values).__name__}")
+    finite(values, name)
+    return values
+
+
+def indices(index: Tensor, size: int, name: str) -> Tensor:
+    """Whole numbers from ``-size`` to ``size - 1`` as int64, or bool ``(size,)``: what can index an axis of `size`."""
+    index = torch.as_tensor(index)
+    shape = tuple(index.shape)
+    if index.dtype == torch.bool:
+        if shape != (size,):
+            raise ValueError(f"{name}: expected bool of shape ({size},), got shape {shape}")
+        return index
+    if index.numel() and (index.is_floating_point() or index.is_complex()):
+        raise ValueError(f"{name}: expected whole numbers or bool, got {index.dtype} of shape {shape}")
+    index = index.long()
+    bad = (index < -size) | (index >= size)
+    if bad.any():
+        raise ValueError(f"{name}{where(bad)}: {int(index[bad][0])} is not one of {size} (shape {shape})")
+    return index
+
+
 def count(value: int, name: str, least: int, most: int) -> int:
     """A whole number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

@@ -133,7 +133,30 @@ def kalman_filter(model: LinearGaussian, y: Tensor, mask: Tensor | None = None) 
 def kalman_smoother(model: LinearGaussian, filtered: Filtered) -> Smoothed:
     """Rauch-Tung-Striebel smoother: the states given the whole sequence.
 
-    Raises `ValueError` if a predicted covariance is singular, as it is for a state that is known exactly.
+    With ``m[t]``, ``P[t]`` filtered, ``m-[t]``, ``P-[t]`` predicted and T the transition, backwards in time (Rauch,
+    Tung, Striebel, AIAA J. 3, 1965; in rows)::
+
+        L = P-[t+1]^(-1) T' P[t]
+        m_s[t] = m[t] + (m_s[t+1] - m-[t+1]) L
+        P_s[t] = P[t] + L' (P_s[t+1] - P-[t+1]) L
+
+    Parameters
+    ----------
+    model : LinearGaussian
+        That of the filter.
+    filtered : Filtered
+        What `kalman_filter` found: `means` ``(*batch, time, d)`` and so on.
+
+    Returns
+    -------
+    Smoothed
+        `means` ``(*batch, time, d)``, `covariances` ``(*batch, time, d, d)``, float64; the last ones are the filter's.
+
+    Raises
+    ------
+    ValueError
+        If a predicted covariance is singular, as it is for a state that is known exactly (time and batch index are
+        named).
     """
     filtered_covariances, predicted = _once(filtered.covariances, 3), _once(filtered.predicted_covariances, 3)
     means, covariances = [filtered.means[..., -1, :]], [filtered_covariances[..., -1, :, :]]
@@ -179,8 +202,30 @@ def forecast(model: LinearGaussian, mean: Tensor, covariance: Tensor, steps: int
 def steady_state(model: LinearGaussian, tolerance: float = 1e-13, max_doublings: int = 60) -> SteadyState:
     """Gain and covariances after many observations, from the Riccati equation by the doubling algorithm.
 
-    Doubling number k looks ``2^k`` steps ahead, so about 10 of them do. `observation_noise` must be positive definite.
-    Raises `ValueError` if it is not, or without convergence (a mode that does not decay and is not observed).
+    The predicted covariance P solves, with transition T, output C and noises Q and R (in rows)::
+
+        P = T' P T - T' P C (C' P C + R)^(-1) C' P T + Q
+
+    Doubling number k looks ``2^k`` steps ahead, so about 10 of them do (Anderson, Int. J. Control 28, 1978).
+
+    Parameters
+    ----------
+    model : LinearGaussian
+        T ``(*batch, d, d)``, C ``(*batch, d, p)`` and so on; `observation_noise`, R, positive definite.
+    tolerance : float
+        Largest change of P in the last doubling, relative to the largest entry of P.
+    max_doublings : int
+
+    Returns
+    -------
+    SteadyState
+        `gain` ``(*batch, p, d)``, `predicted_covariance` P and the filtered `covariance` ``(*batch, d, d)``, float64.
+
+    Raises
+    ------
+    ValueError
+        If `observation_noise` is not positive definite, or without convergence: a mode that does not decay and is not
+        observed (the batch index is named).
     """
     batch, d = model.batch_shape, model.transition.shape[-1]
     noise_factor, bad = _cholesky(model.observation_noise)

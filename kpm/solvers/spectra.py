@@ -261,21 +261,56 @@ def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = F
 
 
 def continuous(values: Tensor, dt: float = 1.0) -> ContinuousSpectrum:
-    """Growth rates and frequencies ``log(lambda) / dt`` of discrete eigenvalues a time `dt` apart."""
-    if not dt > 0:
+    """Growth rates and frequencies ``log(lambda) / dt`` of discrete eigenvalues.
+
+    Parameters
+    ----------
+    values : Tensor
+        Factors from one frame to the next, real or complex, any shape.
+    dt : float
+        Time between frames, positive.
+
+    Returns
+    -------
+    ContinuousSpectrum
+        float64, the shape of `values`, per unit of `dt`. Of the logarithm's branches that of frequencies up to
+        ``1 / (2 dt)``: faster turns look like slower ones.
+
+    Raises
+    ------
+    ValueError
+        For values that are no tensor or not finite (the index is named), or a `dt` that is not positive and finite.
+    """
+    if not 0 < dt < math.inf:
         raise ValueError(f"dt: expected a positive time step, got {dt!r}")
-    values = values.to(torch.complex128)
+    values = checks.eigenvalues(values).to(torch.complex128)
     return ContinuousSpectrum(values.abs().log() / dt, values.angle() / (2 * math.pi * dt))
 
 
 def memory_horizon(values: Tensor, eps: float = 1e-2) -> Tensor:
     """Steps until a mode has faded to the fraction `eps`: ``ln(eps) / ln|lambda|`` ([KANN] eq. 9).
 
-    Infinite at modulus 1, and above it, where a mode never fades; 0 for an eigenvalue 0.
+    Parameters
+    ----------
+    values : Tensor
+        Discrete eigenvalues, real or complex, any shape.
+    eps : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        Steps, float64, the shape of `values`: infinite at modulus 1, and above it, where a mode never fades; 0 for an
+        eigenvalue 0.
+
+    Raises
+    ------
+    ValueError
+        For values that are no tensor or not finite (the index is named), or an `eps` that is no such fraction.
     """
     if not 0 < eps < 1:
         raise ValueError(f"eps: expected a fraction between 0 and 1, got {eps!r}")
-    size = values.abs().double()
+    size = checks.eigenvalues(values).abs().double()
     fades = size < 1
     return torch.where(fades, math.log(eps) / torch.where(fades, size, 0.5).log(), torch.inf)
 

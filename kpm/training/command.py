@@ -11,10 +11,18 @@ import tyro
 from kpm import datasets, paths
 from kpm.errors import UserError, pick
 from kpm.signatures import with_defaults
-from kpm.training.config import METHODS, TrainConfig, preset
+from kpm.training.config import TrainConfig, preset
 from kpm.training.fit import FitConfig
 from kpm.training.judge import JudgeTrainConfig
 from kpm.training.tasks import TASKS
+
+# What there is to train, in the order in which it is listed, with a line of help each.
+LISTED = {
+    "skd": "an autoencoder of films with one Koopman operator for a batch of them",
+    "ssm-skd": "the same with one operator for each film",
+    "judge": "the classifier of factors that swaps of films are scored with",
+    **{name: entry.text for name, entry in TASKS.items()},
+}
 
 
 def train_command(
@@ -152,14 +160,24 @@ def fit_command(
     return 128 + result.signal if result.signal else 0
 
 
+def list_methods() -> int:
+    """Print what ``kpm train`` can train, a line each."""
+    width = max(map(len, LISTED)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, text in LISTED.items()]
+    print("\n".join(["usage: kpm train METHOD [FLAGS]", "", *lines, "", "kpm train METHOD --help says more."]))
+    return 0
+
+
 def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
-    """Take the method off `argv`; make the flags' defaults those of the method, the dataset and ``--quick``."""
+    """Take the method off `argv`; make the flags' defaults those of the method, the dataset and ``--quick``.
+
+    Without a method, ``--help`` lists them: the flags of one are not those of another.
+    """
     if not argv or argv[0].startswith("-"):
-        method = "ssm-skd"
-        if not {"-h", "--help"} & set(argv):
-            raise UserError(f"kpm train needs a method: one of {', '.join((*METHODS, 'judge', *TASKS))}")
-    else:
-        method = pick("method", argv.pop(0), (*METHODS, "judge", *TASKS))
+        if {"-h", "--help"} & set(argv):
+            return list_methods, []
+        raise UserError(f"kpm train needs a method: one of {', '.join(LISTED)}")
+    method = pick("method", argv.pop(0), LISTED)
     if any(word.split("=")[0] == "--method" for word in argv):
         raise UserError(f"the method comes first: kpm train {method} ..., without --method")
     dataset = "sprites"

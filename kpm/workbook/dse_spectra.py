@@ -38,7 +38,11 @@ def vdp_command(
         trials: Records per level of noise.
         published_trials: Of these, how many the published reading does, which takes minutes each; by default all.
         levels: Variances of the noise on the position.
-        methods: By name; by default all that take a position.
+        methods: Some of dse, dse_published, hankel_dmd_30, hankel_dmd_100, subspace_dmd_delays, edmd_monomials,
+            edmd_gaussians, realization_delays, elto_position, by default all of these; and of dse with one thing
+            changed: dse_joint, where all losses train everything from the start; dse_one_fold, without
+            cross-fitting; dse_regression, the spectrum of the filter's operator; dse_rank_N, with N of 5, 7, 9, 11,
+            13, 16 and 20 coordinates of the state.
         workers: Processes.
         out: Folder with a small file for each trial, runs/dse_vdp by default; what is there is not done again.
         save: Write the results file dse_vdp.
@@ -66,7 +70,10 @@ def sl_command(
         trials: Records per level of noise.
         published_trials: Of these, how many the published reading does, which takes minutes each; by default all.
         levels: Strengths of the noise on the dynamics.
-        methods: By name; by default all that take an angle.
+        methods: Some of dse, dse_published, subspace_dmd_fourier, edmd_fourier, edmd_polynomial,
+            realization_fourier, elto_angle, by default all of these; and of dse with one thing changed: dse_joint,
+            where all losses train everything from the start; dse_one_fold, without cross-fitting; dse_regression,
+            the spectrum of the filter's operator; dse_large, with larger networks and 30 features of its own.
         workers: Processes.
         out: Folder with a small file for each trial, runs/dse_sl by default; what is there is not done again.
         save: Write the results file dse_sl.

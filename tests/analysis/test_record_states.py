@@ -318,6 +318,9 @@ def test_mistakes_are_named():
     unused.forward = lambda x: unused["used"](x)
     for run, error, message in [
         (lambda: record_states(model, x, "rn"), UserError, "unknown layer 'rn'; did you mean 'rnn'"),
+        (lambda: record_states(model.rnn, x, "foo"), UserError, "'foo'; this GRU is itself the only one"),
+        (lambda: record_states(model, x, "foo"), UserError, "unknown layer 'foo'; choose one of drop, head, rnn$"),
+        (lambda: record_states(model, x, 3), ValueError, "layer: expected a name or a module, got int"),
         (lambda: record_states(model, x, nn.Linear(2, 2)), ValueError, "this Linear is no part of the model"),
         (lambda: record_states(two, x), ValueError, "several recurrent layers, give one of 0, 1"),
         (lambda: record_states(unused, x, "unused"), ValueError, "'unused': the model did not call it"),

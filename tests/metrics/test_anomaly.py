@@ -28,6 +28,22 @@ def test_errors_are_sums_over_time():
     np.testing.assert_allclose(anomaly.errors(Zero(), x, size=64), x.abs().numpy().sum((1, 2)), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: anomaly.errors(Zero(), x[..., 0]), r"values: expected floats \(n, t, channels\), got .* \(3, 4\)"),
+        (lambda x: anomaly.errors(Zero(), x.int()), r"values: .*, got torch.int32 of shape \(3, 4, 2\)"),
+        (lambda x: anomaly.errors(Zero(), x.numpy()), "values: expected floats .*, got ndarray"),
+        (lambda x: anomaly.errors(Zero(), x / 0), r"values\[0, 0, 0\] is not finite but inf \(shape \(3, 4, 2\)\)"),
+        (lambda x: anomaly.errors(Zero(), x, size=0), "size: expected a whole number from 1"),
+        (lambda x: anomaly.best_threshold(x[0, 0], x[0, 0] * torch.nan), r"anomalous\[0\] is not finite but NaN"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.ones(3, 4, 2))
+
+
 def test_the_published_threshold_counts_normal_series_below_it():
     found = anomaly.detection(Zero(), signals([10, 25, 27, 50, 20], [0, 0, 0, 1, 1]))
     assert found.normal_share == pytest.approx(2 / 3) and found.accuracy == pytest.approx(3 / 5)

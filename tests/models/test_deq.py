@@ -13,7 +13,7 @@ from kpm.models import equal_sizes
 from kpm.models.deq import DEQ, DEQConfig
 from kpm.models.feedforward import FeedForward, FeedForwardConfig
 from kpm.models.mondeq import MonDEQ, MonDEQConfig, split
-from kpm.models.sim import parameters
+from kpm.models.sim import SIM, SIMConfig, parameters
 from kpm.solvers.fixed_point import NotConverged
 
 TINY = {"shape": (5,), "size": 8, "outputs": 3}
@@ -153,6 +153,12 @@ def test_models_to_compare_have_one_size_and_answer(name, stem):
         (lambda: MonDEQConfig(margin=0.0), "margin: expected a positive number"),
         (lambda: MonDEQConfig(method="broyden"), "method: expected one of plain, anderson"),
         (lambda: FeedForward(FeedForwardConfig(stem="dense")), "kind: expected one of identity, linear"),
+        (lambda: DEQ(DEQConfig(**TINY))(X[:, :4].float()), r"x: expected \(b, 5\), got \(6, 4\)"),
+        (lambda: DEQ(DEQConfig(**TINY))(X[0].float()), r"x: expected \(b, 5\), got \(5,\)"),
+        (lambda: DEQ(DEQConfig(**TINY))(X.numpy()), "x: expected a torch tensor, got ndarray"),
+        (lambda: MonDEQ(MonDEQConfig(**TINY))(X[:, :4].float()), r"x: expected \(b, 5\), got \(6, 4\)"),
+        (lambda: FeedForward(FeedForwardConfig(**TINY))(X[:, :4].float()), r"x: expected \(b, 5\), got \(6, 4\)"),
+        (lambda: SIM(SIMConfig("causal", (9, 2)))(torch.zeros(3, 7, 1)), r"x: expected \(b, 9, 2\), got \(3, 7, 1\)"),
         (lambda: equal_sizes.config("dqe", "dense", (1, 28, 28), 10), "unknown model 'dqe'; did you mean 'deq'"),
     ],
 )

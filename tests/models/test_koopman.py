@@ -149,6 +149,37 @@ def test_bad_input_names_shape_and_index(scope):
         koopman.predict(z, scope)
 
 
+@pytest.mark.parametrize("scope", ["sequence", "batch"])
+def test_sequences_are_taken_by_numbers_or_by_bools(scope):
+    parts = koopman.split(latents(4), scope)
+    for index in (torch.tensor([3, -4]), torch.tensor([True, False, False, True]), [3, 0]):
+        taken = koopman.take(parts, index)
+        torch.testing.assert_close(taken.static, parts.static[index])
+        values = parts.eigenvalues[index] if scope == "sequence" else parts.eigenvalues
+        torch.testing.assert_close(taken.eigenvalues, values)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (torch.tensor([0, 4]), r"index\[1\]: 4 is not one of 4 \(shape \(2,\)\)"),
+        (torch.tensor(-5), r"index: -5 is not one of 4 \(shape \(\)\)"),
+        (torch.tensor([True] * 3), r"index: expected bool of shape \(4,\), got shape \(3,\)"),
+        (torch.tensor([0.5]), r"index: expected whole numbers or bool, got torch.float32 of shape \(1,\)"),
+    ],
+)
+def test_sequences_that_there_are_not_are_refused(index, message):
+    with pytest.raises(ValueError, match=message):
+        koopman.take(koopman.split(latents(4), "sequence"), index)
+
+
+def test_channels_that_there_are_not_are_refused():
+    parts = koopman.split(latents(4), "sequence")
+    with pytest.raises(ValueError, match=r"channels\[1\]: 15 is not one of 15"):
+        koopman.swap(parts, parts, channels=torch.tensor([0, 15]))
+    torch.testing.assert_close(koopman.swap(parts, parts, channels=[]), parts.static + parts.dynamic)
+
+
 def test_a_film_that_stands_still_at_first_is_taken_apart_like_any_other():
     z = latents()
     z[2, 1] = z[2, 0]  # dependent frames: there is no companion form

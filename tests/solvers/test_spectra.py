@@ -270,6 +270,26 @@ def test_memory_horizon():
         memory_horizon(values, eps=1.0)
 
 
+@pytest.mark.parametrize("function", [continuous, memory_horizon])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.tensor([[0.5, 0.1], [0.2, math.nan]]), r"values\[1, 1\] is not finite but NaN \(shape \(2, 2\)\)"),
+        (torch.tensor(complex(0.5, math.inf)), r"values is not finite but inf \(shape \(\)\)"),
+        (np.array([0.5]), "values: expected a torch tensor, got ndarray"),
+        (0.5, "values: expected a torch tensor, got float"),
+    ],
+)
+def test_eigenvalues_that_are_none_are_refused(function, values, message):
+    with pytest.raises(ValueError, match=message):
+        function(values)
+
+
+def test_a_time_step_without_end_is_refused():
+    with pytest.raises(ValueError, match="dt: expected a positive time step, got inf"):
+        continuous(torch.tensor([0.5]), dt=math.inf)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 16, 100])
 @pytest.mark.parametrize("name", ["random", "defective", "repeated", "nilpotent", "ill-conditioned"])
 def test_predict_against_a_loop(name, steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -235,6 +236,16 @@ def test_what_other_settings_gave_is_found_again(tmp_path):
     kept = json.loads(task.path.read_text())
     assert kept["settings"]["method"] == {"function": "edmd_polynomial", "degree": 5}
     assert kept["settings"]["record"]["seed"] == 42 and kept["settings"]["record"]["noise"] == 0.05
+
+
+@pytest.mark.parametrize("system", ["vdp", "sl"])
+def test_help_names_every_method(system, capsys):
+    with pytest.raises(SystemExit):
+        main(["dse", system, "--help"])
+    words = set(re.findall(r"\w+", capsys.readouterr().out))
+    ranks = {f"dse_rank_{rank}" for rank in dse_trials.RANKS}
+    assert {*dse_trials.methods(system), *dse_trials.VARIANTS[system]} - ranks <= words
+    assert system == "sl" or {"dse_rank_N", *map(str, dse_trials.RANKS)} <= words
 
 
 @pytest.mark.parametrize(

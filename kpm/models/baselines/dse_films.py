@@ -25,12 +25,15 @@ class DSEPredictor(FilmPredictor):
         self.filter = settled_filter(model.system)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """Means ``(n, time + 1, state_features)``, float64, of frames ``(n, time, 1, 48, 48)``, from those before."""
         return self.filter.predicted(self.model.observe(self.model.encode(pixels(frames), 512)))
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """Means ``(n, t, state_features)`` one step on, with no frame seen."""
         return beliefs @ self.filter.model.transition
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)`` of means ``(n, t, state_features)``."""
         if self.linear:
             return (beliefs @ self.model.fitted("frame_map")).unflatten(-1, ELEMENT)
         return self.model.decode(beliefs)

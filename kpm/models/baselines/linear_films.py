@@ -64,12 +64,15 @@ class LinearPredictor(FilmPredictor):
         return cls(found, identified.system, spread)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """State means ``(n, time + 1, rank)``, float64, of frames ``(n, time, 1, 48, 48)``, each from those before."""
         return self.filter.predicted(self.components.encode(pixels(frames)) - self.system.observation_mean)
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """State means ``(n, t, rank)`` one step on, with no frame seen."""
         return beliefs @ self.system.transition
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)``, float64, of state means ``(n, t, rank)``."""
         codes = beliefs @ self.system.output + self.system.observation_mean
         return (codes @ self.components.axes.mT + self.components.mean).unflatten(-1, ELEMENT)
 
@@ -114,10 +117,13 @@ class KernelPredictor(FilmPredictor):
         return best
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """Mean embeddings ``(n, time + 1, d)``, float64, of frames ``(n, time, 1, 48, 48)``, each from those before."""
         return self.kernel.predicted(self.components.encode(pixels(frames)))
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """Mean embeddings ``(n, t, d)`` one step on, with no frame seen."""
         return self.kernel.advance(beliefs)
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)``, float64, of mean embeddings ``(n, t, d)``."""
         return (beliefs @ self.kernel.readout).unflatten(-1, ELEMENT)

@@ -36,10 +36,11 @@ class LSTMPredictor(nn.Module, FilmPredictor):
         self.decoder = ImageDecoder(config.hidden)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """States ``(n, time + 1, 2 hidden)`` for frames ``(n, time, 1, 48, 48)`` in [0, 1], each from those before."""
         return in_pieces(self.run, frames, self.config.memory)
 
     def run(self, frames: Tensor) -> Tensor:
-        """Beliefs from one run over the frames."""
+        """Beliefs ``(n, t + 1, 2 hidden)`` from one run over frames ``(n, t, 1, 48, 48)``."""
         codes, _ = self.encoder(frames)
         state = codes.new_zeros(2, len(frames), self.config.hidden)
         states = [torch.cat(tuple(state), -1)]
@@ -49,11 +50,13 @@ class LSTMPredictor(nn.Module, FilmPredictor):
         return torch.stack(states, 1)
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """States ``(n, t, 2 hidden)`` one step on, when the frame they stand for is read."""
         codes, _ = self.encoder(self.decode(beliefs))
         state = self.cell(codes.flatten(0, 1), beliefs.flatten(0, 1).tensor_split(2, -1))
         return torch.cat(state, -1).unflatten(0, beliefs.shape[:2])
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)`` in [0, 1] of states ``(n, t, 2 hidden)``."""
         return decode_frames(self.decoder, beliefs[..., : self.config.hidden])
 
     def loss(self, frames: Tensor) -> dict[str, Tensor]:

@@ -76,13 +76,16 @@ class NCDSSM(nn.Module, FilmPredictor):
         )
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """Means ``(n, time + 1, state)``, float64, for frames ``(n, time, 1, 48, 48)`` in [0, 1], from those before."""
         codes, _ = self.encoder(frames)
         return settled_filter(self.system()).predicted(codes.double())
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """Means ``(n, t, state)`` one step on, with no frame seen."""
         return beliefs @ self.system().transition
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)`` in [0, 1] of means ``(n, t, state)``."""
         return decode_frames(self.decoder, (beliefs @ self.output.double()).float())
 
     def loss(self, frames: Tensor) -> dict[str, Tensor]:

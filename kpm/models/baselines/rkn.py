@@ -98,6 +98,7 @@ class RKNCell(nn.Module):
         return (weights @ self.bands.flatten(1)).unflatten(1, self.bands.shape[1:])
 
     def move(self, bands: Tensor, mean: Tensor) -> Tensor:
+        """Means ``(b, 2, code)`` one step later, by the bands of `transition`."""
         return torch.einsum("boinw,binw->bon", bands, self._neighbours(mean))
 
     def _neighbours(self, x: Tensor) -> Tensor:
@@ -115,10 +116,11 @@ class RKN(nn.Module, FilmPredictor):
         self.decoder = ImageDecoder(2 * config.code)
 
     def beliefs(self, frames: Tensor) -> Tensor:
+        """Means ``(n, time + 1, 2 code)`` for frames ``(n, time, 1, 48, 48)`` in [0, 1], each from those before."""
         return in_pieces(self.run, frames, self.config.memory)
 
     def run(self, frames: Tensor) -> Tensor:
-        """Beliefs from one run over the frames."""
+        """Beliefs ``(n, t + 1, 2 code)`` from one run over frames ``(n, t, 1, 48, 48)``."""
         seen, variance = self.encoder(frames)
         n, code = len(frames), self.config.code
         mean = seen.new_zeros(n, 2, code)
@@ -130,10 +132,12 @@ class RKN(nn.Module, FilmPredictor):
         return torch.stack(means, 1).flatten(2)
 
     def advance(self, beliefs: Tensor) -> Tensor:
+        """Means ``(n, t, 2 code)`` one step on, with no frame seen."""
         mean = beliefs.flatten(0, 1).unflatten(1, (2, -1))
         return self.cell.move(self.cell.transition(mean), mean).flatten(1).unflatten(0, beliefs.shape[:2])
 
     def decode(self, beliefs: Tensor) -> Tensor:
+        """Frames ``(n, t, 1, 48, 48)`` in [0, 1] of means ``(n, t, 2 code)``."""
         return decode_frames(self.decoder, beliefs)
 
     def loss(self, frames: Tensor) -> dict[str, Tensor]:

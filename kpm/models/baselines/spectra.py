@@ -1,8 +1,9 @@
 """Eigenvalues of an oscillator from a record of it: the methods that the deep spectral encoder is compared with.
 
-Each method takes a record ``(time, channels)`` and gives discrete eigenvalues, largest modulus first. The published
-choices of features and delays are lost, so these are ours, stated in `SPECTRAL_METHODS`. Three things matter when
-errors are read:
+Each method takes a record `y`, ``(time, channels)``, and gives discrete eigenvalues, largest modulus first, complex128.
+It raises `ValueError` for a record with one axis only, too short for its delays, or with a number that is not finite.
+The published choices of features and delays are lost, so these are ours, stated in `SPECTRAL_METHODS`. Three things
+matter when errors are read:
 
 - By nearest matching a method gains from every eigenvalue it has to offer. Their number is part of each docstring.
 - All have the constant among their features, and so the eigenvalue 1, which the reference has too.
@@ -27,12 +28,12 @@ from kpm.solvers.operators import Operator
 
 
 def hankel_dmd(y: Tensor, delays: int, rank: int) -> Tensor:
-    """Hankel DMD: least squares on delays. ``rank + 1`` eigenvalues, 1 first."""
+    """Hankel DMD of `y` ``(time, channels)``: least squares on delays. ``(rank + 1,)`` eigenvalues, 1 first."""
     return with_constant(largest(shared(windows(centred(y), delays), rank=rank), rank))
 
 
 def subspace_dmd_delays(y: Tensor, delays: int, rank: int) -> Tensor:
-    """Subspace DMD of delays. ``rank + 1`` eigenvalues, 1 first.
+    """Subspace DMD of delays of `y` ``(time, channels)``. ``(rank + 1,)`` eigenvalues, 1 first.
 
     The noise of neighbouring windows is shared, which is not what subspace DMD takes noise to be: the bias stays.
     """
@@ -42,13 +43,17 @@ def subspace_dmd_delays(y: Tensor, delays: int, rank: int) -> Tensor:
 def subspace_dmd_fourier(y: Tensor, harmonics: int) -> Tensor:
     """Subspace DMD of the harmonics ``exp(i m theta)``, m up to `harmonics` on both sides, of the angle.
 
-    ``2 harmonics + 1`` eigenvalues.
+    The angle is that of `y` ``(time, 2)``, see `angle_harmonics`. ``(2 harmonics + 1,)`` eigenvalues.
     """
     return largest(subspace(angle_harmonics(y, harmonics)), 2 * harmonics + 1)
 
 
 def edmd_monomials(y: Tensor, delays: int, principals: int, degree: int) -> Tensor:
-    """Extended DMD: monomials up to `degree` of the leading principal coordinates of delays, as many as there are."""
+    """Extended DMD: monomials up to `degree` of the leading principal coordinates of delays.
+
+    Delays are of `y` ``(time, channels)``. As many eigenvalues as there are monomials,
+    ``(binomial(principals + degree, degree),)``.
+    """
     features = monomials(principal(windows(y, delays), principals), degree)
     return largest(shared(features), features.shape[-1])
 
@@ -56,7 +61,8 @@ def edmd_monomials(y: Tensor, delays: int, principals: int, degree: int) -> Tens
 def edmd_gaussians(y: Tensor, delays: int, centres: int, rank: int) -> Tensor:
     """Extended DMD: Gaussians around windows of delays, evenly spaced in time, as wide as the median distance.
 
-    Of the span of these, which all but has the constant, the `rank` leading directions are used.
+    Windows are of `y` ``(time, channels)``. Of the span of the Gaussians, which all but has the constant, the `rank`
+    leading directions are used: ``(rank,)`` eigenvalues.
     """
     x = windows(y, delays)
     features = kernels.kernel_features(kernels.evenly(x, centres), kernels.median_distance(x))
@@ -64,26 +70,35 @@ def edmd_gaussians(y: Tensor, delays: int, centres: int, rank: int) -> Tensor:
 
 
 def edmd_fourier(y: Tensor, harmonics: int) -> Tensor:
-    """Extended DMD: least squares on the harmonics of `subspace_dmd_fourier`. As many eigenvalues, drawn inwards."""
+    """Extended DMD: least squares on the harmonics of `subspace_dmd_fourier`, of `y` ``(time, 2)``.
+
+    As many eigenvalues, ``(2 harmonics + 1,)``, drawn inwards.
+    """
     return largest(shared(angle_harmonics(y, harmonics)), 2 * harmonics + 1)
 
 
 def edmd_polynomial(y: Tensor, degree: int) -> Tensor:
-    """Extended DMD: monomials of the observed coordinates; 21 eigenvalues with two channels and degree 5."""
+    """Extended DMD: monomials of the observed coordinates `y` ``(time, channels)``.
+
+    ``(binomial(channels + degree, degree),)`` eigenvalues: 21 with two channels and degree 5.
+    """
     y, _ = checks.sequences(y, name="y")
     features = monomials(y, degree)
     return largest(shared(features), features.shape[-1])
 
 
 def realization_delays(y: Tensor, window: int, order: int) -> Tensor:
-    """Linear stochastic realization from `window` steps back and ahead. ``order + 1`` eigenvalues, 1 first."""
+    """Linear stochastic realization of `y` ``(time, channels)`` from `window` steps back and ahead.
+
+    ``(order + 1,)`` eigenvalues, 1 first.
+    """
     return with_constant(largest(identify(centred(y), window, order).system.transition, order))
 
 
 def realization_fourier(y: Tensor, harmonics: int, window: int) -> Tensor:
-    """Stochastic realization of all harmonics but the constant, `window` steps back and ahead, with full order.
+    """Stochastic realization of all harmonics of `y` ``(time, 2)`` but the constant, of full order.
 
-    With the eigenvalue 1 of the constant, ``2 harmonics + 1`` eigenvalues.
+    From `window` steps back and ahead. With the eigenvalue 1 of the constant, ``(2 harmonics + 1,)`` eigenvalues.
     """
     order = 2 * harmonics
     features = angle_harmonics(y, harmonics)[..., 1:]
