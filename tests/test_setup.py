@@ -1,5 +1,6 @@
 """The project's own files agree with one another."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -79,3 +80,11 @@ def test_the_examples_of_the_readme_run():
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_map_of_the_first_notebook_has_a_line_for_every_notebook():
+    folder = ROOT / "notebooks"
+    cells = json.loads((folder / "00_start_here.ipynb").read_text())["cells"]
+    (chart,) = (text for c in cells if (text := "".join(c["source"])).startswith("## The map"))
+    stems = sorted(path.stem for path in folder.glob("[0-9][0-9]_*.ipynb"))
+    assert re.findall(r"^\| `(\d\d_\w+)` \|", chart, re.M) == stems
