@@ -221,6 +221,16 @@ def test_a_model_of_real_films_is_not_judged_on_a_stand_in(home):
         evaluate.films(meta, "test")
 
 
+def test_of_the_largest_splits_a_part_is_measured_and_always_the_same(home, monkeypatch):
+    data = datasets.load("puppets", "test", "synthetic")
+    assert evaluate.fewer(data) is data
+    monkeypatch.setattr(evaluate, "_MOST", 16)
+    one, two = evaluate.fewer(data), evaluate.fewer(data)
+    assert len(one) == 16 and one.split == "test, 16 films"
+    for f, labels in one.factors.items():
+        assert labels.tolist() == two.factors[f].tolist() != data.factors[f][:16].tolist()
+
+
 def test_thesis_rows_stand_beside_a_re_render():
     rows = evaluate.thesis_rows("shapes3d_rerender")
     assert rows["retain floor"] == thesis_tables.FACTORIAL["shapes3d"]["floor"]
