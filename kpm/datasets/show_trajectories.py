@@ -13,6 +13,7 @@ from kpm.datasets.trajectories import TRACKS, scale_trajectories
 from kpm.errors import pick
 
 _BLUE = "#0072B2"
+_COLOURS = (_BLUE, "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
 
 def plot_trajectories(name: str = "moving_dsprites") -> Figure:
@@ -36,14 +37,25 @@ def plot_trajectories(name: str = "moving_dsprites") -> Figure:
 
 
 def _of_shapes3d() -> Figure:
-    figure = Figure(figsize=(11, 7.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.6, 1.0))
-    start, way = torch.arange(6).repeat(2), torch.arange(2).repeat_interleave(6)
-    names = [f"{'shrinks' if w else 'grows'}, from {s + 1}" for s, w in zip(start.tolist(), way.tolist())]
-    scale = dict(zip(names, scale_track(start, way).tolist()))
-    _panels(above, scale, 6, "size (0-7)", shapes3d.SCALES - 1, "Tracks of the size: six starts, two directions")
-    angle = {str(i): track for i, track in enumerate(orientation_track(torch.arange(3)).tolist())}
-    _panels(below, angle, 3, "angle (0-14)", shapes3d.ANGLES - 1, "Tracks of the camera's angle")
+    """Tracks of one direction lie in one plot: they are the same but for where they start."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    sizes = [scale_track(torch.arange(6), torch.full((6,), way)).tolist() for way in (0, 1)]
+    angles = orientation_track(torch.arange(3)).tolist()
+    for ax, tracks, title, ylabel, top in (
+        (axes[0], sizes[0], "size grows first, six starts", "size (0-7)", shapes3d.SCALES - 1),
+        (axes[1], sizes[1], "size shrinks first", "size (0-7)", shapes3d.SCALES - 1),
+        (axes[2], angles, "camera, three ways", "angle (0-14)", shapes3d.ANGLES - 1),
+    ):
+        for track, colour in zip(tracks, _COLOURS):
+            ax.plot(range(1, len(track) + 1), track, "o-", color=colour, linewidth=2, markersize=5)
+        ax.set_title(title, fontsize=14)
+        ax.set(ylim=(-0.09 * top, 1.09 * top), xticks=(1, 5, 10), yticks=(0, top // 2, top))
+        ax.set_xlabel("frame", fontsize=13)
+        ax.set_ylabel(ylabel, fontsize=13)
+        ax.tick_params(labelsize=12)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
