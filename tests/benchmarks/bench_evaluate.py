@@ -67,7 +67,7 @@ def benchmark() -> Benchmark:
         # bf16 may turn an answer that hangs in the balance.
         np.testing.assert_allclose(mine, theirs, atol=2 / FILMS)
 
-    cases = [Case("float32", functools.partial(ours, torch.float32), reference, "loop over films", check, minimum=10.0)]
+    cases = [Case("float32", functools.partial(ours, torch.float32), reference, "loop over films", check)]
     if half:
         cases.append(Case("bf16", functools.partial(ours, torch.bfloat16), reference, "loop over films", check))
     notes = f"{FILMS} films, {CONFIG.repeats} repeats, batches of {CONFIG.batch_size}, static and dynamic swap"
