@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, FigureBase
 
 from kpm.datasets import shapes3d
 from kpm.datasets.shapes3d import orientation_track, scale_track
-from kpm.datasets.trajectories import TRACKS, scale_trajectories
+from kpm.datasets.trajectories import FRAMES, TRACKS, scale_trajectories
 from kpm.errors import pick
 
 _BLUE = "#0072B2"
@@ -66,10 +66,9 @@ def _panels(
     axes = figure.subplots(-(-len(trajectories) // columns), columns, sharex=True, sharey=True, squeeze=False)
     figure.suptitle(title, fontsize=17)
     for ax, (name, trajectory) in zip(axes.flat, trajectories.items()):
-        frames = len(trajectory)
-        ax.plot(range(1, frames + 1), trajectory, "o-", color=_BLUE, linewidth=2.4, markersize=7)
+        ax.plot(range(1, FRAMES + 1), trajectory, "o-", color=_BLUE, linewidth=2.4, markersize=7)
         ax.set_title(name, fontsize=15, pad=4)
-        ax.set(xlim=(0.5, frames + 0.5), ylim=(-0.09 * top, 1.09 * top), xticks=(1, frames // 2, frames))
+        ax.set(xlim=(0.5, FRAMES + 0.5), ylim=(-0.09 * top, 1.09 * top), xticks=(1, 4, 8))
         ax.set_yticks((0, top // 2, top) if top > 5 else range(0, top + 1))
         ax.tick_params(labelsize=13)
         ax.grid(alpha=0.3)

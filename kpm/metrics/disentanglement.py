@@ -11,7 +11,6 @@ everything gets ``D_mf = 0.8333``. Report these beside a result: `no_skill` has 
 Nor can a measured score be 1. An accuracy that ought to be at chance ends a little above or below it by luck, and
 either counts as a distance, so a perfect model loses a little too, the more the fewer films are judged: `within_reach`.
 
-
 An accuracy is a number, or an array or tensor of any one shape, say ``(repeats,)``; the score then has that shape. The
 published score is that of the accuracies of all repeats together; the mean of the repeats' scores is never above it, as
 distances do not cancel out. Take only the standard error from the repeats.

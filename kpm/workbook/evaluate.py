@@ -157,7 +157,9 @@ def evaluate_command(
 
 def _command(given: Mapping[str, Any]) -> str:
     """The command that gives the same again: what differs from the defaults, in the order of the help."""
-    words = ["kpm", "evaluate", str(given["checkpoint_file"])]
+    file = Path(given["checkpoint_file"])
+    shipped = file.parent.resolve() == paths.checkpoints().resolve()  # by its name: the folder is this machine's
+    words = ["kpm", "evaluate", file.stem if shipped else str(file)]
     for name, parameter in inspect.signature(evaluate_command).parameters.items():
         value, flag = given[name], "--" + name.replace("_", "-")
         if parameter.default is parameter.empty or value == parameter.default or name in ("out", "progress", "device"):
