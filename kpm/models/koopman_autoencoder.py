@@ -67,8 +67,9 @@ class KoopmanAutoencoderConfig:
 class Output(NamedTuple):
     """What a forward pass gives: latents (n, t, K), frames (n, t, c, h, w), eigenvalues.
 
-    `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). A named tuple, since Fabric rebuilds
-    outputs to convert their precision and refuses frozen dataclasses.
+    `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
+    the first films with another film's static part, and `returned` what the encoder makes of the frames they decode to.
+    A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
     latents: Tensor
@@ -76,6 +77,8 @@ class Output(NamedTuple):
     reconstruction: Tensor
     prediction: Tensor
     eigenvalues: Tensor
+    swapped: Tensor | None = None
+    returned: Tensor | None = None
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -172,20 +175,46 @@ class KoopmanAutoencoder(nn.Module):
             checks.finite(latents, "latents")
         return self.decoder(latents)
 
-    def forward(self, frames: Tensor, predictions: int | None = None) -> Output:
+    def forward(self, frames: Tensor, predictions: int | None = None, swaps: int = 0, channels: bool = False) -> Output:
         """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder.
 
-        The prediction is decoded for the first `predictions` films only, where a number is given: decoding costs more
-        than all the rest.
+        Parameters
+        ----------
+        frames : Tensor
+            ``(n, t, c, 64, 64)`` in [0, 1].
+        predictions : int, optional
+            The prediction is decoded for so many films only, the first: decoding costs more than all the rest.
+        swaps : int
+            So many films, the first, are also decoded with the static part of the film that follows, and encoded again.
+        channels : bool
+            Whether a swap takes each channel of that part with probability one half, or always.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
+        if swaps and not (1 <= swaps <= len(frames) and len(frames) > 1):
+            raise ValueError(f"swaps: expected at most {len(frames)} films, of at least 2, got {swaps}")
         z = self.encode(frames)
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
-        both = self.decode(torch.cat([self._spoilt(z), predicted[:predictions]]))
-        return Output(z, predicted, both[: len(z)], both[len(z) :], eigenvalues)
+        swapped = self._swapped(z, swaps, channels)
+        sizes = [len(z), len(z) if predictions is None else predictions, swaps]
+        decoded = self.decode(torch.cat([self._spoilt(z), predicted[:predictions], swapped])).split(sizes)
+        if not swaps:
+            return Output(z, predicted, decoded[0], decoded[1], eigenvalues)
+        return Output(z, predicted, decoded[0], decoded[1], eigenvalues, swapped, self.encode(decoded[2]))
+
+    @torch.no_grad()
+    def _swapped(self, z: Tensor, films: int, channels: bool) -> Tensor:
+        """The first `films` with the static part of the film after each; no gradient goes through what is to return."""
+        if not films:
+            return z[:0]
+        with torch.autocast(z.device.type, enabled=False):
+            parts = koopman.split(z, self.config.scope, self.config.static_size)
+        own, other = parts.static[:films], parts.static.roll(-1, 0)[:films]
+        if channels:
+            other = torch.where(torch.rand_like(own[:, :1]) < 0.5, own, other)
+        return (other + parts.dynamic[:films]).to(z.dtype)
 
     def _spoilt(self, z: Tensor) -> Tensor:
         z = self.drop(z)

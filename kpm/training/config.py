@@ -57,6 +57,13 @@ class TrainConfig:
     estimate. In one process, without --accumulate (not in the thesis)."""
     w_eigenvalues: float = 1.0
     """Weight of the spectral loss, eq. 4."""
+    w_swap: float = 0.0
+    """Weight of the swap loss (not in the thesis): films with another film's static part are decoded and encoded again,
+    and both parts have to come back. In one process, without --accumulate."""
+    swap_share: float = 0.25
+    """Share of a batch that is swapped for this loss."""
+    swap_channels: bool = False
+    """Swap a random half of the static part's channels for it, instead of all."""
     threshold: float = 0.75
     """alpha, real part above which a dynamic eigenvalue is penalised."""
     init: str = ""
@@ -115,12 +122,15 @@ class TrainConfig:
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.prediction_share <= 1:
-            raise UserError(f"prediction_share must be above 0 and at most 1, got {self.prediction_share}")
+        for name in ("prediction_share", "swap_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if self.prediction_share < 1 and self.accumulate > 1:
             raise UserError(
                 "prediction_share below 1 does not go with accumulate: each part would decode its own share"
             )
+        if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
+            raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:

@@ -92,6 +92,8 @@ def train(
         raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
     if team.size > 1 and config.prediction_share < 1:
         raise UserError(f"prediction_share: {config.prediction_share} needs one process, there are {team.size}")
+    if config.w_swap and (team.size > 1 or batch < 2):
+        raise UserError(f"w_swap: needs one process and two films, there are {team.size} and {batch}")
     if where.type == "cpu":
         hardware.keep_freed_memory()
     run = RunFolder(Path(folder), config, about(*data), resume, writes=team.first)
@@ -214,7 +216,9 @@ def gradients(
         with context:
             frames = data.to_float(data[rows], _dtype(precision))
             with _autocast(frames, precision):
-                output = net(frames, math.ceil(config.prediction_share * len(frames)))
+                decoded = math.ceil(config.prediction_share * len(frames))
+                swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap else 0
+                output = net(frames, decoded, swaps, config.swap_channels)
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
@@ -273,7 +277,8 @@ def validate(
     for index, count in batches:
         frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
         with _autocast(frames, precision):
-            output = model(frames)
+            swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
+            output = model(frames, swaps=swaps, channels=config.swap_channels)
         terms = koopman_losses(output, frames, config)
         terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
         for name, term in terms.items():

@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5, and one of our own."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and two that are not in the thesis."""
 
 from __future__ import annotations
 
@@ -36,7 +36,31 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         films = (output.reconstruction, frames), (output.prediction, later)
         both = [F.l1_loss(decoded.to(frames.dtype), film) for decoded, film in films]
         terms["absolute"] = config.w_absolute * sum(both) / 2
+    if output.swapped is not None:
+        terms["swap"] = config.w_swap * swap_loss(output)
     return terms
+
+
+def swap_loss(output: Output) -> Tensor:
+    """How far latents with another film's static part are from what is read off the frames they decode to.
+
+    The squared error of the mean over time and that of what moves about it, each in units of its variance over films,
+    so that neither hides behind the other. If the static part tells of the motion, or the motion of what is static, a
+    swap joins parts that no film has, and they cannot both come back; and if a swap decodes to a poor picture, neither
+    does. No label is needed. Of the kind of Hu et al., "Disentangling factors of variation by mixing them", CVPR 2018,
+    with an encoder instead of a discriminator to look at the pictures.
+    """
+    assert output.swapped is not None and output.returned is not None
+    z = output.latents.detach()
+    error = output.returned.to(z.dtype) - output.swapped
+    still = error.mean(1).square().mean() / _variance(z.mean(1))
+    moving = (error - error.mean(1, keepdim=True)).square().mean() / _variance(z - z.mean(1, keepdim=True))
+    return still + moving
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Mean over entries of their variance over films; never so small that latents yet to spread would blow it up."""
+    return x.var(0, correction=0).mean().clamp_min(1e-4)
 
 
 class NonFiniteLoss(ArithmeticError):

@@ -217,6 +217,28 @@ def test_a_share_of_the_predictions_needs_one_process(data, tmp_path):
         run(small(prediction_share=0.5), tmp_path / "run", data, team=two)
 
 
+def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, tmp_path, monkeypatch):
+    from kpm.training import loop
+
+    honest, seen = loop.koopman_losses, []
+
+    def watched(output, frames, config):
+        seen.append((len(output.swapped), len(frames)))
+        return honest(output, frames, config)
+
+    monkeypatch.setattr(loop, "koopman_losses", watched)
+    result = run(small(steps=2, w_swap=0.1, swap_share=0.3), tmp_path / "run", data)
+    assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
+    assert {s for s in seen if s[1] != 4} == {(5, 5)}
+    assert result.history[-1]["swap"] > 0
+
+
+def test_swaps_need_one_process_and_two_films(data, tmp_path):
+    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"w_swap: needs one process and two films, there are 2 and 4"):
+        run(small(w_swap=0.5), tmp_path / "run", data, team=two)
+
+
 def test_a_run_from_before_a_setting_existed_had_its_default(data, tmp_path):
     run(small(steps=2), tmp_path / "run", data)
     path = tmp_path / "run" / "config.json"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
 from kpm.training.config import TrainConfig, preset
-from kpm.training.losses import koopman_losses
+from kpm.training.losses import koopman_losses, swap_loss
 from kpm.training.schedule import Plateau, average, ema_decay
 from tests.training.conftest import small
 
@@ -154,3 +154,50 @@ def test_a_share_of_the_predictions_stands_for_all(method):
     for wrong in (0, 7):
         with pytest.raises(ValueError, match=f"predictions: expected 1 to 6 films, got {wrong}"):
             model(frames, wrong)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("method", ["ssm-skd", "skd"])
+def test_swaps_take_the_static_part_of_the_next_film(method, channels):
+    config = dataclasses.replace(small(method), w_swap=3.0)
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    output = model(frames, 2, swaps=4, channels=channels)
+    parts = model.split(frames)
+    taken = output.swapped - parts.dynamic[:4]
+    from_me, from_them = ((taken - p).abs().amax(1) < 1e-12 for p in (parts.static[:4], parts.static[1:5]))
+    assert (from_them ^ from_me).all() and from_them.any()
+    assert from_me.any() == channels
+    assert not output.swapped.requires_grad and output.returned.requires_grad
+    returned = model.encode(model.decode(output.swapped))
+    torch.testing.assert_close(output.returned, returned)
+    weights = [*model.parameters()]
+    wanted = torch.autograd.grad(
+        swap_loss(output._replace(latents=output.latents.detach(), returned=returned)), weights
+    )
+    torch.testing.assert_close(torch.autograd.grad(swap_loss(output), weights, retain_graph=True), wanted)
+    assert all(g.abs().max() > 0 for w, g in zip(weights, wanted) if w.ndim > 1)  # all of both halves learn
+    assert "swap" in koopman_losses(output, frames, config)
+    plain = model(frames, 2)
+    torch.testing.assert_close(plain.reconstruction, output.reconstruction)
+    assert "swap" not in koopman_losses(plain, frames, config)
+    for films, wrong in ((frames, 7), (frames, -1), (frames[:1], 1)):
+        with pytest.raises(ValueError, match=f"swaps: .*, got {wrong}"):
+            model(films, swaps=wrong)
+
+
+def test_the_swap_loss_is_in_units_of_the_spread_over_films():
+    draw = torch.Generator().manual_seed(1)
+    z, swapped, returned = (torch.randn(n, 7, 4, generator=draw, dtype=torch.float64) for n in (6, 3, 3))
+    z = z + 3 * torch.randn(6, 1, 4, generator=draw, dtype=torch.float64)
+    none = torch.zeros(1)
+    found = swap_loss(Output(z, none, none, none, none, swapped, returned)).item()
+    a, e = z.numpy(), (returned - swapped).numpy()
+    still, moving = a.mean(1), a - a.mean(1, keepdims=True)
+    expected = (e.mean(1) ** 2).mean() / still.var(0).mean()
+    expected += ((e - e.mean(1, keepdims=True)) ** 2).mean() / moving.var(0).mean()
+    assert found == pytest.approx(expected)
+    again = swap_loss(Output(5 * z, none, none, none, none, 5 * swapped, 5 * returned)).item()
+    assert again == pytest.approx(expected)
+    assert swap_loss(Output(z, none, none, none, none, swapped, swapped)) == 0
