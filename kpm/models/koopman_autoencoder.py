@@ -187,7 +187,7 @@ class KoopmanAutoencoder(nn.Module):
         swaps : int
             So many films, the first, are also decoded with the static part of the film that follows, and encoded again.
         channels : bool
-            Whether a swap takes each channel of that part with probability one half, or always.
+            Whether every other swap takes each channel of that part with probability one half only.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
@@ -213,7 +213,9 @@ class KoopmanAutoencoder(nn.Module):
             parts = koopman.split(z, self.config.scope, self.config.static_size)
         own, other = parts.static[:films], parts.static.roll(-1, 0)[:films]
         if channels:
-            other = torch.where(torch.rand_like(own[:, :1]) < 0.5, own, other)
+            kept = torch.rand_like(own[:, :1]) < 0.5
+            kept[1::2] = False
+            other = torch.where(kept, own, other)
         return (other + parts.dynamic[:films]).to(z.dtype)
 
     def _spoilt(self, z: Tensor) -> Tensor:

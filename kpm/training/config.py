@@ -63,7 +63,8 @@ class TrainConfig:
     swap_share: float = 0.25
     """Share of a batch that is swapped for this loss."""
     swap_channels: bool = False
-    """Swap a random half of the static part's channels for it, instead of all."""
+    """Swap only a random half of the static part's channels in every other swap: channels that mix well are more easily
+    told apart by factor."""
     threshold: float = 0.75
     """alpha, real part above which a dynamic eigenvalue is penalised."""
     init: str = ""
