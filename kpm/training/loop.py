@@ -270,7 +270,8 @@ def validate(
     was_training = model.training
     model.eval()
     order = torch.randperm(len(data), generator=generator(config.seed, 0))[: config.validation_sequences]
-    batches = [(index, len(index)) for index in order.split(64)]
+    # Of one size, as SKD's operator of a few films that are left over would be another thing than that of a batch.
+    batches = [(index, len(index)) for index in order.tensor_split(math.ceil(len(order) / 64))]
     if team:
         batches = batches[team.rank :: team.size] or [(batches[0][0], 0)]  # one that has none adds nothing
     sums: dict[str, Tensor] = {}

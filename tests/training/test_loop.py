@@ -233,6 +233,18 @@ def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, t
     assert result.history[-1]["swap"] > 0
 
 
+def test_validation_looks_at_batches_of_one_size():
+    """SKD's operator of the two films that 66 leave over 64 would be far from that of a batch."""
+    from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+    from kpm.training.loop import validate
+
+    model = KoopmanAutoencoder(small("skd").model())
+    sizes = []
+    model.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+    validate(model, moving_squares("validation", 66), small("skd", w_swap=0.1))
+    assert sizes == [33, 33]
+
+
 def test_swaps_need_one_process_and_two_films(data, tmp_path):
     two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
     with pytest.raises(UserError, match=r"w_swap: needs one process and two films, there are 2 and 4"):
