@@ -295,5 +295,6 @@ def _shown(values: dict[str, float], state: Progress) -> dict[str, str]:
     """Losses for the progress bar, and the best held-out error so far."""
     spectrum = values["static_eigenvalues"] + values["dynamic_eigenvalues"]
     shown = {"rec": values["reconstruction"], "pred": values["prediction"], "eig": spectrum}
+    shown |= {"swap": values["swap"]} if "swap" in values else {}
     shown |= {"held_out_mse": state.best["mse"]} if state.best else {}
     return {k: f"{v:.2e}" for k, v in shown.items()}
