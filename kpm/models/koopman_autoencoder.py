@@ -68,7 +68,7 @@ class Output(NamedTuple):
     """What a forward pass gives: latents (n, t, K), frames (n, t, c, h, w), eigenvalues.
 
     `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
-    the first films with another film's static part, and `returned` what the encoder makes of the frames they decode to.
+    the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
     A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
@@ -185,9 +185,11 @@ class KoopmanAutoencoder(nn.Module):
         predictions : int, optional
             The prediction is decoded for so many films only, the first: decoding costs more than all the rest.
         swaps : int
-            So many films, the first, are also decoded with the static part of the film that follows, and encoded again.
+            So many films, the first, are also decoded after swaps and encoded again. In turns a film takes the static
+            and the dynamic part of a partner, a random point between the next two films ([SSM-SKD] sec. 4.3).
         channels : bool
-            Whether every other swap takes each channel of that part with probability one half only.
+            Whether every other pair of these films takes the dynamic part and a random half of the channels of the
+            static part, as a factorial swap does.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
@@ -206,17 +208,19 @@ class KoopmanAutoencoder(nn.Module):
 
     @torch.no_grad()
     def _swapped(self, z: Tensor, films: int, channels: bool) -> Tensor:
-        """The first `films` with the static part of the film after each; no gradient goes through what is to return."""
+        """The first `films` after swaps; no gradient goes through what is to return."""
         if not films:
             return z[:0]
         with torch.autocast(z.device.type, enabled=False):
             parts = koopman.split(z, self.config.scope, self.config.static_size)
-        own, other = parts.static[:films], parts.static.roll(-1, 0)[:films]
-        if channels:
-            kept = torch.rand_like(own[:, :1]) < 0.5
-            kept[1::2] = False
-            other = torch.where(kept, own, other)
-        return (other + parts.dynamic[:films]).to(z.dtype)
+        kind = torch.arange(films, device=z.device).view(-1, 1, 1) % (4 if channels else 2)
+        weight = torch.rand_like(parts.static[:films, :1, :1])
+        own = [x[:films] for x in (parts.static, parts.dynamic)]
+        partner = [
+            torch.lerp(x.roll(-1, 0)[:films], x.roll(-2, 0)[:films], weight) for x in (parts.static, parts.dynamic)
+        ]
+        kept = (kind == 1) | ((kind > 1) & (torch.rand_like(own[0][:, :1]) < 0.5))
+        return (torch.where(kept, own[0], partner[0]) + torch.where(kind == 0, own[1], partner[1])).to(z.dtype)
 
     def _spoilt(self, z: Tensor) -> Tensor:
         z = self.drop(z)

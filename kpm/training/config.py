@@ -43,6 +43,8 @@ class TrainConfig:
     axes: bool = False
     """A linear layer at the encoder's end (not in the thesis); weights without one (--init) get it along independent
     axes of the training films, found by component analysis without labels."""
+    turn_axes: bool = False
+    """Turn the axes that the weights of --init have already to such axes once more before training."""
     w_reconstruction: float = 16.0
     """Weight of the reconstruction loss."""
     w_absolute: float = 0.0
@@ -58,13 +60,13 @@ class TrainConfig:
     w_eigenvalues: float = 1.0
     """Weight of the spectral loss, eq. 4."""
     w_swap: float = 0.0
-    """Weight of the swap loss (not in the thesis): films with another film's static part are decoded and encoded again,
-    and both parts have to come back. In one process, without --accumulate."""
+    """Weight of the swap loss (not in the thesis): films with a partner's static or dynamic part are decoded and
+    encoded again, and both parts have to come back. In one process, without --accumulate."""
     swap_share: float = 0.25
     """Share of a batch that is swapped for this loss."""
     swap_channels: bool = False
-    """Swap only a random half of the static part's channels in every other swap: channels that mix well are more easily
-    told apart by factor."""
+    """In half of these swaps the partner gives the dynamic part and a random half of the static channels, so that
+    channels can be exchanged one by one."""
     threshold: float = 0.75
     """alpha, real part above which a dynamic eigenvalue is penalised."""
     init: str = ""
@@ -130,6 +132,8 @@ class TrainConfig:
             raise UserError(
                 "prediction_share below 1 does not go with accumulate: each part would decode its own share"
             )
+        if self.turn_axes and not (self.axes and self.init):
+            raise UserError("turn_axes: there is nothing to turn without axes and init")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:

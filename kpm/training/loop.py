@@ -112,7 +112,7 @@ def train(
         optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
         plateau = Plateau(config)
         if config.init and not tensors:
-            start_from(config.init, model, state, train_data)
+            start_from(config.init, model, state, train_data, config.turn_axes)
         if team.size > 1:
             share_batch(model)
         net, fabric_optimizer = team.fabric.setup(model, optimizer)
@@ -233,10 +233,12 @@ def _autocast(frames: Tensor, precision: str) -> torch.autocast:
     return torch.autocast(frames.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
-def start_from(name: str, model: KoopmanAutoencoder, state: Progress, data: SequenceDataset) -> None:
+def start_from(
+    name: str, model: KoopmanAutoencoder, state: Progress, data: SequenceDataset, turn_axes: bool = False
+) -> None:
     """Give `model` the weights of a checkpoint, and note in `state` what went into them.
 
-    Axes that the checkpoint has not got are found in the films `data`.
+    Axes that the checkpoint has not got, or all if `turn_axes`, are found in the films `data`.
     """
     path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
     other, meta = checkpoint.load_model(path)
@@ -246,7 +248,7 @@ def start_from(name: str, model: KoopmanAutoencoder, state: Progress, data: Sequ
     if dataclasses.replace(other.config, **same) != dataclasses.replace(model.config, **same):
         raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
     model.load_state_dict(other.state_dict(), strict=not new_axes)
-    if new_axes:
+    if new_axes or turn_axes:
         turn(model, independent_basis(model, data))
     done = meta["progress"]
     steps = done["step"] if path.name == "last.safetensors" else done["best"]["step"]

@@ -42,7 +42,7 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
 
 
 def swap_loss(output: Output) -> Tensor:
-    """How far latents with another film's static part are from what is read off the frames they decode to.
+    """How far latents with a part of another film are from what is read off the frames they decode to.
 
     The squared error of the mean over time and that of what moves about it, each in units of its variance over films,
     so that neither hides behind the other. If the static part tells of the motion, or the motion of what is static, a

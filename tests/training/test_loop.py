@@ -170,6 +170,28 @@ def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
         run(small(init=start, latent_dim=10), tmp_path / "third", data)
 
 
+def test_weights_get_axes_and_have_them_turned_again_if_asked(data, tmp_path, monkeypatch):
+    from kpm.models.channel_basis import ChannelBasis
+    from kpm.training import loop
+
+    draw = torch.Generator().manual_seed(1)
+    matrix = torch.randn(9, 9, generator=draw, dtype=torch.float64)
+    monkeypatch.setattr(loop, "independent_basis", lambda model, films: ChannelBasis.of(matrix))
+    still = dict(steps=1, learning_rate=1e-12, warmup_steps=0, ema=0.0, axes=True)
+    run(small(steps=2), tmp_path / "plain", data)
+    start = "plain"
+    for name, options, wanted in (
+        ("given", {}, matrix.T),
+        ("kept", {}, matrix.T),
+        ("turned", {"turn_axes": True}, matrix.T @ matrix.T),
+    ):
+        init = str(tmp_path / start / "last.safetensors")
+        run(small(init=init, **still, **options), tmp_path / name, data)
+        found = weights(tmp_path / name)["model.encoder.axes.weight"]
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-4)
+        start = name
+
+
 def test_a_folder_in_use_is_refused(data, tmp_path):
     from kpm.training.run_folder import RunFolder, about
 

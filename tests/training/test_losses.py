@@ -158,17 +158,27 @@ def test_a_share_of_the_predictions_stands_for_all(method):
 
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
-def test_swaps_take_the_static_part_of_the_next_film(method, channels):
+def test_swaps_take_parts_of_a_partner_between_the_next_two_films(method, channels):
     config = dataclasses.replace(small(method), w_swap=3.0)
     torch.manual_seed(1)
     model = KoopmanAutoencoder(config.model()).double().eval()
     frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
     output = model(frames, 2, swaps=4, channels=channels)
     parts = model.split(frames)
-    taken = output.swapped - parts.dynamic[:4]
-    from_me, from_them = ((taken - p).abs().amax(1) < 1e-12 for p in (parts.static[:4], parts.static[1:5]))
-    assert (from_them ^ from_me).all() and from_them.any()
-    assert from_me[::2].any(1).all() == channels and not from_me[1::2].any()
+    for i, swapped in enumerate(output.swapped):
+        (static, *others), (dynamic, *those) = (
+            [p[j] for j in (i, i + 1, (i + 2) % 6)] for p in (parts.static, parts.dynamic)
+        )
+        kind = ("static", "dynamic", "some", "some")[i] if channels else ("static", "dynamic")[i % 2]
+        rest = swapped - {"static": dynamic, "dynamic": static}.get(kind, 0)
+        if kind == "some":  # each channel is the own static one with the partner's motion, or all the partner's
+            away = ((swapped - static - those[0]) / (those[1] - those[0])).std(0) < 1e-9
+            whole = ((swapped - others[0] - those[0]) / (others[1] + those[1] - others[0] - those[0])).std(0) < 1e-9
+            assert (away ^ whole).all() and away.any() and whole.any()
+            continue
+        start, end = others if kind == "static" else those
+        weight = (rest - start) / (end - start)
+        assert weight.std() < 1e-9 and 0 < weight.mean() < 1
     assert not output.swapped.requires_grad and output.returned.requires_grad
     returned = model.encode(model.decode(output.swapped))
     torch.testing.assert_close(output.returned, returned)
