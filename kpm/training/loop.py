@@ -277,15 +277,17 @@ def validate(
     if team:
         batches = batches[team.rank :: team.size] or [(batches[0][0], 0)]  # one that has none adds nothing
     sums: dict[str, Tensor] = {}
-    for index, count in batches:
-        frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
-        with _autocast(frames, precision):
-            swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
-            output = model(frames, swaps=swaps, channels=config.swap_channels)
-        terms = koopman_losses(output, frames, config)
-        terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term * count
+    with torch.random.fork_rng():  # every validation draws the same partners: their luck shall not choose weights
+        torch.manual_seed(config.seed)
+        for index, count in batches:
+            frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
+            with _autocast(frames, precision):
+                swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
+                output = model(frames, swaps=swaps, channels=config.swap_channels)
+            terms = koopman_losses(output, frames, config)
+            terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term * count
     model.train(was_training)
     sums = team.sum(sums) if team else sums
     scores = check_finite({k: v / len(order) for k, v in sums.items()}, "validation")

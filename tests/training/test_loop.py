@@ -267,6 +267,19 @@ def test_validation_looks_at_batches_of_one_size():
     assert sizes == [33, 33]
 
 
+def test_every_validation_draws_the_same_partners():
+    from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+    from kpm.training.loop import validate
+
+    model, scores, left = KoopmanAutoencoder(small().model()), [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        scores.append(validate(model, moving_squares("validation", 5), small(w_swap=0.1)))
+        left.append(torch.rand(1))
+    assert scores[0] == scores[1] and scores[0]["swap"] > 0
+    assert left[0] != left[1]  # and what is drawn elsewhere is none of its business
+
+
 def test_swaps_need_one_process_and_two_films(data, tmp_path):
     two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
     with pytest.raises(UserError, match=r"w_swap: needs one process and two films, there are 2 and 4"):
