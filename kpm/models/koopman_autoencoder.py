@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kpm.models import koopman, shared_batch
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
+from kpm.models.training_swaps import swap_with_next
 from kpm.solvers import Split, checks
 
 Scope = Literal["batch", "sequence"]
@@ -69,6 +70,8 @@ class Output(NamedTuple):
 
     `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
     the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
+    `between` are frames of the same films with a part from between two others, and `ends` ``(2, n, t, c, h, w)`` with
+    that part of either.
     A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
@@ -79,6 +82,8 @@ class Output(NamedTuple):
     eigenvalues: Tensor
     swapped: Tensor | None = None
     returned: Tensor | None = None
+    between: Tensor | None = None
+    ends: Tensor | None = None
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -175,7 +180,14 @@ class KoopmanAutoencoder(nn.Module):
             checks.finite(latents, "latents")
         return self.decoder(latents)
 
-    def forward(self, frames: Tensor, predictions: int | None = None, swaps: int = 0, channels: bool = False) -> Output:
+    def forward(
+        self,
+        frames: Tensor,
+        predictions: int | None = None,
+        swaps: int = 0,
+        channels: bool = False,
+        between: bool = False,
+    ) -> Output:
         """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder.
 
         Parameters
@@ -186,10 +198,12 @@ class KoopmanAutoencoder(nn.Module):
             The prediction is decoded for so many films only, the first: decoding costs more than all the rest.
         swaps : int
             So many films, the first, are also decoded after swaps and encoded again. In turns a film takes the static
-            and the dynamic part of a partner, a random point between the next two films ([SSM-SKD] sec. 4.3).
+            and the dynamic part of a partner, one of the next two films (`kpm.models.training_swaps`).
         channels : bool
             Whether every other pair of these films takes the dynamic part and a random half of the channels of the
             static part, as a factorial swap does.
+        between : bool
+            Whether they are also decoded with the part of the other of the two, and with one from between the two.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
@@ -199,28 +213,21 @@ class KoopmanAutoencoder(nn.Module):
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
-        swapped = self._swapped(z, swaps, channels)
-        sizes = [len(z), len(z) if predictions is None else predictions, swaps]
-        decoded = self.decode(torch.cat([self._spoilt(z), predicted[:predictions], swapped])).split(sizes)
-        if not swaps:
-            return Output(z, predicted, decoded[0], decoded[1], eigenvalues)
-        return Output(z, predicted, decoded[0], decoded[1], eigenvalues, swapped, self.encode(decoded[2]))
-
-    @torch.no_grad()
-    def _swapped(self, z: Tensor, films: int, channels: bool) -> Tensor:
-        """The first `films` after swaps; no gradient goes through what is to return."""
-        if not films:
-            return z[:0]
-        with torch.autocast(z.device.type, enabled=False):
-            parts = koopman.split(z, self.config.scope, self.config.static_size)
-        kind = torch.arange(films, device=z.device).view(-1, 1, 1) % (4 if channels else 2)
-        weight = torch.rand_like(parts.static[:films, :1, :1])
-        own = [x[:films] for x in (parts.static, parts.dynamic)]
-        partner = [
-            torch.lerp(x.roll(-1, 0)[:films], x.roll(-2, 0)[:films], weight) for x in (parts.static, parts.dynamic)
-        ]
-        kept = (kind == 1) | ((kind > 1) & (torch.rand_like(own[0][:, :1]) < 0.5))
-        return (torch.where(kept, own[0], partner[0]) + torch.where(kind == 0, own[1], partner[1])).to(z.dtype)
+        if swaps:
+            with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+                parts = koopman.split(z, self.config.scope, self.config.static_size)
+                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels)
+            extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
+        else:
+            extra = []
+        latents = [self._spoilt(z), predicted[:predictions], *extra]
+        decoded = self.decode(torch.cat(latents)).split([len(x) for x in latents])
+        output = Output(z, predicted, decoded[0], decoded[1], eigenvalues)
+        if swaps:
+            output = output._replace(swapped=extra[0], returned=self.encode(decoded[2]))
+        if swaps and between:
+            output = output._replace(between=decoded[4], ends=torch.stack([decoded[2], decoded[3]]).detach())
+        return output
 
     def _spoilt(self, z: Tensor) -> Tensor:
         z = self.drop(z)

@@ -64,6 +64,9 @@ class TrainConfig:
     encoded again, and both parts have to come back. In one process, without --accumulate."""
     swap_share: float = 0.25
     """Share of a batch that is swapped for this loss."""
+    w_between: float = 0.0
+    """Weight of a loss on the same swaps (not in the thesis): a part from between two films is to be decoded as that of
+    one of the two, so that no picture is a ghost of two motions."""
     swap_channels: bool = False
     """In half of these swaps the partner gives the dynamic part and a random half of the static channels, so that
     channels can be exchanged one by one."""
@@ -134,6 +137,8 @@ class TrainConfig:
             )
         if self.turn_axes and not (self.axes and self.init):
             raise UserError("turn_axes: there is nothing to turn without axes and init")
+        if self.w_between and not self.w_swap:
+            raise UserError("w_between: looks at swaps, of which there are none without w_swap")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:

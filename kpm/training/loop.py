@@ -218,7 +218,7 @@ def gradients(
             with _autocast(frames, precision):
                 decoded = math.ceil(config.prediction_share * len(frames))
                 swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap else 0
-                output = net(frames, decoded, swaps, config.swap_channels)
+                output = net(frames, decoded, swaps, config.swap_channels, config.w_between > 0)
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
@@ -283,7 +283,7 @@ def validate(
             frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
             with _autocast(frames, precision):
                 swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
-                output = model(frames, swaps=swaps, channels=config.swap_channels)
+                output = model(frames, None, swaps, config.swap_channels, config.w_between > 0)
             terms = koopman_losses(output, frames, config)
             terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
             for name, term in terms.items():

@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5, and two that are not in the thesis."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and three that are not in the thesis."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         terms["absolute"] = config.w_absolute * sum(both) / 2
     if output.swapped is not None:
         terms["swap"] = config.w_swap * swap_loss(output)
+    if output.between is not None:
+        terms["between"] = config.w_between * between_loss(output, config.w_reconstruction, config.w_absolute)
     return terms
 
 
@@ -56,6 +58,26 @@ def swap_loss(output: Output) -> Tensor:
     still = error.mean(1).square().mean() / _variance(z.mean(1))
     moving = (error - error.mean(1, keepdim=True)).square().mean() / _variance(z - z.mean(1, keepdim=True))
     return still + moving
+
+
+def between_loss(output: Output, squared: float, absolute: float) -> Tensor:
+    """How far films with a part from between two others are from the same films with that part of one of the two.
+
+    Of the two the one counts that is closer as a picture. Without this loss a decoder draws both motions at once, each
+    half transparent, and colours get lost in the ghost. No label is needed, and no gradient goes to the two.
+
+    Parameters
+    ----------
+    output : Output
+        With `between` and `ends`.
+    squared, absolute : float
+        Weights of the squared and of the absolute difference of pixels.
+    """
+    assert output.between is not None and output.ends is not None
+    kind = output.latents.dtype  # pictures may be bf16
+    difference = output.ends.to(kind) - output.between.to(kind)
+    distance = squared * difference.square() + absolute * difference.abs()
+    return distance.flatten(2).mean(2).amin(0).mean()
 
 
 def _variance(x: Tensor) -> Tensor:

@@ -245,14 +245,15 @@ def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, t
     honest, seen = loop.koopman_losses, []
 
     def watched(output, frames, config):
+        assert len(output.swapped) == len(output.between)
         seen.append((len(output.swapped), len(frames)))
         return honest(output, frames, config)
 
     monkeypatch.setattr(loop, "koopman_losses", watched)
-    result = run(small(steps=2, w_swap=0.1, swap_share=0.3), tmp_path / "run", data)
+    result = run(small(steps=2, w_swap=0.1, w_between=0.1, swap_share=0.3), tmp_path / "run", data)
     assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
     assert {s for s in seen if s[1] != 4} == {(5, 5)}
-    assert result.history[-1]["swap"] > 0
+    assert result.history[-1]["swap"] > 0 and result.history[-1]["between"] > 0
 
 
 def test_validation_looks_at_batches_of_one_size():

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
+from kpm.models.training_swaps import swap_with_next
 from kpm.training.config import TrainConfig, preset
-from kpm.training.losses import koopman_losses, swap_loss
+from kpm.training.losses import between_loss, koopman_losses, swap_loss
 from kpm.training.schedule import Plateau, average, ema_decay
 from tests.training.conftest import small
 
@@ -158,28 +159,20 @@ def test_a_share_of_the_predictions_stands_for_all(method):
 
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
-def test_swaps_take_parts_of_a_partner_between_the_next_two_films(method, channels):
-    config = dataclasses.replace(small(method), w_swap=3.0)
+def test_what_is_decoded_after_swaps(method, channels):
+    config = dataclasses.replace(small(method), w_swap=3.0, w_between=2.0, w_absolute=5.0)
     torch.manual_seed(1)
     model = KoopmanAutoencoder(config.model()).double().eval()
     frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
-    output = model(frames, 2, swaps=4, channels=channels)
+    torch.manual_seed(2)
+    output = model(frames, 2, swaps=4, channels=channels, between=True)
+    torch.manual_seed(2)
     parts = model.split(frames)
-    for i, swapped in enumerate(output.swapped):
-        (static, *others), (dynamic, *those) = (
-            [p[j] for j in (i, i + 1, (i + 2) % 6)] for p in (parts.static, parts.dynamic)
-        )
-        kind = ("static", "dynamic", "some", "some")[i] if channels else ("static", "dynamic")[i % 2]
-        rest = swapped - {"static": dynamic, "dynamic": static}.get(kind, 0)
-        if kind == "some":  # each channel is the own static one with the partner's motion, or all the partner's
-            away = ((swapped - static - those[0]) / (those[1] - those[0])).std(0) < 1e-9
-            whole = ((swapped - others[0] - those[0]) / (others[1] + those[1] - others[0] - those[0])).std(0) < 1e-9
-            assert (away ^ whole).all() and away.any() and whole.any()
-            continue
-        start, end = others if kind == "static" else those
-        weight = (rest - start) / (end - start)
-        assert weight.std() < 1e-9 and 0 < weight.mean() < 1
-    assert not output.swapped.requires_grad and output.returned.requires_grad
+    nearer, other, between = swap_with_next(parts.static, parts.dynamic, 4, channels)
+    torch.testing.assert_close(output.swapped, nearer)
+    torch.testing.assert_close(output.ends, torch.stack([model.decode(nearer), model.decode(other)]))
+    torch.testing.assert_close(output.between, model.decode(between))
+    assert not output.swapped.requires_grad and not output.ends.requires_grad
     returned = model.encode(model.decode(output.swapped))
     torch.testing.assert_close(output.returned, returned)
     weights = [*model.parameters()]
@@ -188,13 +181,32 @@ def test_swaps_take_parts_of_a_partner_between_the_next_two_films(method, channe
     )
     torch.testing.assert_close(torch.autograd.grad(swap_loss(output), weights, retain_graph=True), wanted)
     assert all(g.abs().max() > 0 for w, g in zip(weights, wanted) if w.ndim > 1)  # all of both halves learn
-    assert "swap" in koopman_losses(output, frames, config)
+    terms = koopman_losses(output, frames, config)
+    torch.testing.assert_close(terms["swap"], 3 * swap_loss(output))
+    torch.testing.assert_close(terms["between"], 2 * between_loss(output, config.w_reconstruction, 5.0))
+    torch.manual_seed(2)
+    without = model(frames, 2, swaps=4, channels=channels)
+    torch.testing.assert_close(without.returned, output.returned)
+    assert "between" not in koopman_losses(without, frames, config)
     plain = model(frames, 2)
     torch.testing.assert_close(plain.reconstruction, output.reconstruction)
     assert "swap" not in koopman_losses(plain, frames, config)
     for films, wrong in ((frames, 7), (frames, -1), (frames[:1], 1)):
         with pytest.raises(ValueError, match=f"swaps: .*, got {wrong}"):
             model(films, swaps=wrong)
+
+
+def test_a_film_between_two_is_held_against_the_closer_one():
+    draw = torch.Generator().manual_seed(1)
+    between, a, b = torch.rand(3, 5, 8, 3, 4, 4, generator=draw, dtype=torch.float64)
+    a[:2], b[2:] = between[:2] + 0.01, between[2:] - 0.02
+    between.requires_grad_()
+    none = torch.zeros(1, dtype=torch.float64)
+    output = Output(none, none, none, none, none, between=between, ends=torch.stack([a, b]))
+    loss = between_loss(output, 3.0, 5.0)
+    assert loss.item() == pytest.approx((2 * (3 * 0.01**2 + 5 * 0.01) + 3 * (3 * 0.02**2 + 5 * 0.02)) / 5)
+    loss.backward()
+    assert (between.grad[:2] < 0).all() and (between.grad[2:] > 0).all()  # down this, each moves to its closer one
 
 
 def test_the_swap_loss_is_in_units_of_the_spread_over_films():

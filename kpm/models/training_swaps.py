@@ -1,0 +1,47 @@
+"""Latents of films with a part of another film, as a training sees them: whole partners, and points between two."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Swaps(NamedTuple):
+    """Latents ``(n, t, K)`` of films with a part of the nearer of two partners, of the other, and from between them."""
+
+    nearer: Tensor
+    other: Tensor
+    between: Tensor
+
+
+def swap_with_next(static: Tensor, dynamic: Tensor, films: int, channels: bool = False) -> Swaps:
+    """Give the first `films` films a part of the next two, by a random point between these ([SSM-SKD] sec. 4.3).
+
+    Parameters
+    ----------
+    static, dynamic : Tensor
+        Parts of the latents ``(n, t, K)``; after the last film comes the first.
+    films : int
+        At most n.
+    channels : bool
+        In turns a film takes the static part and the dynamic part. With `channels`, every other pair of films takes
+        the dynamic part and a random half of the channels of the static part instead.
+    """
+    own = static[:films], dynamic[:films]
+    first, second = ([x.roll(-k, 0)[:films] for x in (static, dynamic)] for k in (1, 2))
+    weight = torch.rand_like(own[0][:, :1, :1])
+    kind = torch.arange(films, device=weight.device).view(-1, 1, 1) % (4 if channels else 2)
+    kept = (kind == 1) | ((kind > 1) & (torch.rand_like(own[0][:, :1]) < 0.5))
+    moves = kind == 0
+
+    def take(partner: list[Tensor]) -> Tensor:
+        return torch.where(kept, own[0], partner[0]) + torch.where(moves, own[1], partner[1])
+
+    near = weight < 0.5
+    return Swaps(
+        take([torch.where(near, a, b) for a, b in zip(first, second)]),
+        take([torch.where(near, b, a) for a, b in zip(first, second)]),
+        take([torch.lerp(a, b, weight) for a, b in zip(first, second)]),
+    )

@@ -1,0 +1,36 @@
+"""Which parts of which film a training swaps."""
+
+import pytest
+import torch
+
+from kpm.models.training_swaps import swap_with_next
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_parts_are_those_of_the_next_two_films_or_between_them(channels):
+    draw = torch.Generator().manual_seed(1)
+    static = torch.randn(7, 1, 5, generator=draw, dtype=torch.float64).expand(7, 8, 5)
+    dynamic = torch.randn(7, 8, 5, generator=draw, dtype=torch.float64)
+    torch.manual_seed(3)
+    nearer, other, between = swap_with_next(static, dynamic, 6, channels)
+    firsts = 0
+    for i in range(6):
+        follow = [(i + 1) % 7, (i + 2) % 7]
+        if channels and i % 4 > 1:
+            kept = ((nearer[i] - static[i])[:, None] - dynamic[follow].movedim(0, 1)).abs().amin(1).amax(0) < 1e-12
+            assert kept.any() and not kept.all()
+        else:
+            kept = torch.full((5,), i % 2 == 1)
+        own = torch.where(kept, static[i], 0) + (dynamic[i] if i % 2 == 0 and not (channels and i % 4 > 1) else 0)
+        taken = [
+            torch.where(kept, 0, static[j]) + (0 if i % 2 == 0 and not (channels and i % 4 > 1) else dynamic[j])
+            for j in follow
+        ]
+        weight = ((between[i] - own - taken[0]) / (taken[1] - taken[0])).flatten()
+        assert 0 < weight.mean() < 1
+        torch.testing.assert_close(weight, weight.mean().expand_as(weight))
+        near = int(weight.mean() > 0.5)
+        firsts += near == 0
+        torch.testing.assert_close(nearer[i], own + taken[near])
+        torch.testing.assert_close(other[i], own + taken[1 - near])
+    assert 0 < firsts < 6
