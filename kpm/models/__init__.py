@@ -45,6 +45,7 @@ Recurrent networks for `kpm.analysis.kann`:
 Beneath them:
 
 - `layers`: convolutions whose bias gradient is cheap
+- `training_swaps`: latents of films with a part of another film, as a training sees them
 - `shared_batch`: layers that see a batch which several processes share
 - `inference`: copies of trained networks that only answer, faster
 """
