@@ -213,20 +213,19 @@ class KoopmanAutoencoder(nn.Module):
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
+        extra: list[Tensor] = []
         if swaps:
             with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
                 drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels)
             extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
-        else:
-            extra = []
         latents = [self._spoilt(z), predicted[:predictions], *extra]
-        decoded = self.decode(torch.cat(latents)).split([len(x) for x in latents])
-        output = Output(z, predicted, decoded[0], decoded[1], eigenvalues)
-        if swaps:
-            output = output._replace(swapped=extra[0], returned=self.encode(decoded[2]))
-        if swaps and between:
-            output = output._replace(between=decoded[4], ends=torch.stack([decoded[2], decoded[3]]).detach())
+        reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
+        output = Output(z, predicted, reconstruction, prediction, eigenvalues)
+        if after:
+            output = output._replace(swapped=extra[0], returned=self.encode(after[0]))
+        if len(after) > 1:
+            output = output._replace(ends=torch.stack(after[:2]).detach(), between=after[2])
         return output
 
     def _spoilt(self, z: Tensor) -> Tensor:
