@@ -8,6 +8,7 @@ all processes together.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -63,6 +64,8 @@ class Team:
             self.fabric = Fabric(accelerator=where.type, devices=here, num_nodes=nodes, strategy="ddp")
             threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
         self.fabric.launch()
+        if self.size > 1:  # its threads must be gone before the interpreter is: now and then they abort it at the end
+            atexit.register(_part)
         self.rank, self.device = self.fabric.global_rank, self.fabric.device
         self.first = self.rank == 0
 
@@ -122,6 +125,11 @@ class Team:
             self.fabric.barrier()
         except RuntimeError as error:  # the connection to it is closed
             raise UserError(_LEFT) from error
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _leave_with(parent: int, every_s: float = 0.5) -> None:
