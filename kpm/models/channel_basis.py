@@ -1,9 +1,10 @@
-"""Axes for the static latent space in which its channels vary independently of one another.
+"""Axes for the static latent space along which films vary independently.
 
 Encoder and decoder of SSM-SKD can turn the latent space as they like: nothing in the losses prefers one set of axes to
-another, so that a factor may lie across all channels. The films, on the other hand, combine their factors freely.
-Independent component analysis finds the axes along which the static vectors of the training films are as independent as
-a linear map can make them; it sees no labels.
+another, so that a factor may lie across all channels. In SKD the static modes are eigenvectors, but their eigenvalues
+are all drawn to 1, and eigenvectors of a repeated eigenvalue are arbitrary: what is well defined is the space they span.
+The films, on the other hand, combine their factors freely. Independent component analysis finds the axes along which
+the static vectors of the training films are as independent as a linear map can make them; it sees no labels.
 """
 
 from __future__ import annotations
@@ -30,26 +31,31 @@ class ChannelBasis:
 
     Attributes
     ----------
-    analysis, synthesis : Tensor
-        float32 ``(K, K)``, inverse to one another.
+    analysis : Tensor
+        float32 ``(K, r)``, ``r <= K`` axes.
+    synthesis : Tensor
+        float32 ``(r, K)``, its pseudoinverse.
     """
 
     analysis: Tensor
     synthesis: Tensor
 
     def __post_init__(self) -> None:
-        k = len(self.analysis)
-        if self.analysis.shape != (k, k) or self.synthesis.shape != (k, k):
-            shapes = tuple(self.analysis.shape), tuple(self.synthesis.shape)
-            raise ValueError(f"analysis, synthesis: expected two (K, K) matrices, got {shapes[0]} and {shapes[1]}")
+        shapes = tuple(self.analysis.shape), tuple(self.synthesis.shape)
+        if len(shapes[0]) != 2 or shapes[0][0] < shapes[0][1] or shapes[1] != shapes[0][::-1]:
+            raise ValueError(f"analysis, synthesis: expected (K, r) and (r, K), r <= K; got {shapes[0]} and {shapes[1]}")
 
     @classmethod
     def of(cls, analysis: Tensor) -> ChannelBasis:
-        """With the inverse of `analysis`, which must have one."""
-        return cls(analysis.float(), torch.linalg.inv(analysis.double()).float())
+        """With the pseudoinverse of `analysis`, whose columns must be independent."""
+        return cls(analysis.float(), torch.linalg.pinv(analysis.double()).float())
 
     def apply(self, parts: Parts) -> Parts:
-        """The same static parts with one component per coordinate instead of one per channel."""
+        """The same static parts with one component per axis, in place of channels or modes.
+
+        With fewer axes than channels the components need not sum to the static part; what lies off the axes is no
+        component and always swapped (`Parts.combine`).
+        """
         if parts.static.shape[-1] != len(self.analysis):
             raise ValueError(f"parts: expected {len(self.analysis)} channels, got {parts.static.shape[-1]}")
         coordinates = parts.static @ self.analysis.to(parts.static)
@@ -59,6 +65,9 @@ class ChannelBasis:
 
 def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
     """Independent component analysis (FastICA) of the time-averaged static parts of many films.
+
+    There are as many axes as channels; of parts by modes (SKD) as many as the static modes span, two for each complex
+    pair.
 
     Parameters
     ----------
@@ -76,12 +85,13 @@ def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
     films, k = vectors.shape
     if films < k * k:
         raise UserError(f"parts: {films} films are too few for {k} x {k} axes")
+    axes = k if parts.modes is None else int((1 + (parts.eigenvalues.imag != 0).long()).sum())
     spread = torch.linalg.svdvals(vectors - vectors.mean(0))
-    if spread[-1] <= 1e-5 * spread[0]:  # of float32 latents nothing smaller is known
-        raise UserError(f"parts: the static parts of {films} films span fewer than {k} dimensions")
-    analysis = FastICA(k, whiten="unit-variance", random_state=seed, max_iter=1000)
+    if spread[axes - 1] <= 1e-5 * spread[0]:  # of float32 latents nothing smaller is known
+        raise UserError(f"parts: the static parts of {films} films span fewer than {axes} dimensions")
+    analysis = FastICA(axes, whiten="unit-variance", random_state=seed, max_iter=1000)
     with warnings.catch_warnings():
-        # Where several channels share one factor no axes among them are best, and it goes on turning there.
+        # Where several axes share one factor none among them are best, and it goes on turning there.
         warnings.simplefilter("ignore", ConvergenceWarning)
         analysis.fit(vectors.numpy())
     return ChannelBasis.of(torch.from_numpy(analysis.components_.T.copy()))
@@ -90,7 +100,7 @@ def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
 def independent_basis(model: KoopmanAutoencoder, data: SequenceDataset, seed: int = 7253) -> ChannelBasis:
     """`independent_channels` of at most 4096 of the training films `data`; leaves `model` in eval mode."""
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:_FILMS]
-    return independent_channels(take_apart(model, data.subset(chosen), "channels"), seed)
+    return independent_channels(take_apart(model, data.subset(chosen)), seed)
 
 
 @torch.no_grad()
@@ -108,8 +118,9 @@ def turn(model: KoopmanAutoencoder, basis: ChannelBasis) -> None:
     layer = model.encoder.axes
     if layer is None:
         raise ValueError("model: its encoder ends without axes, see KoopmanAutoencoderConfig.axes")
-    if len(layer.weight) != len(basis.analysis):
-        raise ValueError(f"basis: expected {len(layer.weight)} channels, got {len(basis.analysis)}")
+    if basis.analysis.shape != layer.weight.shape:
+        shape = tuple(basis.analysis.shape)
+        raise ValueError(f"basis: expected axes of all {len(layer.weight)} channels, got analysis {shape}")
     decoder = model.decoder
     first = decoder.linear.weight if decoder.lstm is None else decoder.lstm.weight_ih_l0
     layer.weight.copy_(basis.analysis.to(layer.weight).T @ layer.weight)

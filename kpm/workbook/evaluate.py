@@ -68,8 +68,8 @@ def evaluate_command(
         films_per_repeat: Films looked at in each repeat, drawn anew; all by default, of the largest splits 2560.
         partner: Take from a convex combination of two films or from one.
         reference: What counts as right: a film's label, or what the judge says of the film as it is.
-        components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD, and so do
-            independent axes, which a component analysis of the training films' channels finds.
+        components: What static components are: modes (SKD) or channels (SSM-SKD); channels also work for SKD. Or
+            independent axes of the static part, which a component analysis of the training films finds.
         resplit: Take for a film's motion what films of its kind of motion have in common, and for static what is left
             (not in the thesis); training films say which kinds there are.
         seed: Of partners and weights.
@@ -113,7 +113,7 @@ def evaluate_command(
         config,
         exploration_repeats=_FAST if fast else exploration_repeats,
         precision=precision,
-        components="channels" if basis or kinds else components,
+        components="auto" if basis else "channels" if kinds else components,
         basis=basis,
         progress=progress,
         resplit=kinds,

@@ -48,7 +48,7 @@ def autoencoder(result: Result) -> dict[str, float]:
         found |= {"D_sd": scores.d_sd, "D_mf": scores.d_mf}
     if "D_mf_independent" in result.metrics:
         basis = ChannelBasis.of(torch.tensor(details["independent"]["analysis"]))
-        found["D_mf_independent"] = _again(model, data, details["independent"], "channels", basis=basis).d_mf
+        found["D_mf_independent"] = _again(model, data, details["independent"], "auto", basis=basis).d_mf
     if "D_mf_channels" in result.metrics:
         found["D_mf_channels"] = _again(model, data, details["channels"], "channels").d_mf
     if "D_sd_resplit" in result.metrics:

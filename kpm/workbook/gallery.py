@@ -182,7 +182,7 @@ def gather(
     shown = data.subset(chosen.to(data.factors[next(iter(data.factors))].device)).to(device)
     fast = (for_inference(model), None if judge is None else for_inference(judge))
     shared = model.config.scope == "batch"
-    parts = take_apart(fast[0], data if shared else shown, "auto" if basis is None else "channels")
+    parts = take_apart(fast[0], data if shared else shown)
     spectrum = None
     if shared:
         spectrum = solvers.decompose(solvers.shared((parts.static + parts.dynamic).double()).matrix.cpu())

@@ -85,7 +85,7 @@ def partition_command(
         checkpoint_file: A name in data/checkpoints or a file.
         split: Films the partitions are judged on.
         search_split: Films they are found on; with one operator for all films (SKD) those that are judged.
-        components: Modes (SKD) or channels (SSM-SKD); channels also for SKD; independent axes of channels.
+        components: Modes (SKD) or channels (SSM-SKD); channels also for SKD; independent axes of either.
         repeats: Passes over the judged films, each with new partners.
         search_repeats: The same for the search.
         width: Of the beam.
@@ -117,7 +117,7 @@ def partition_command(
     fast, referee = for_inference(model, dtype), for_inference(judge, dtype)
 
     def parts_of(chosen: SequenceDataset) -> Parts:
-        parts = take_apart(model, chosen, "channels" if basis else components)
+        parts = take_apart(model, chosen, "auto" if basis else components)
         return parts if basis is None else basis.apply(parts)
 
     parts = parts_of(data)

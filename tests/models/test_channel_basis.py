@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,48 @@ def test_components_sum_to_the_static_part_and_keep_or_swap_one_by_one(mixed):
     torch.testing.assert_close(coordinates[..., 1:], theirs[..., 1:], rtol=1e-3, atol=1e-3)
 
 
+@pytest.fixture
+def spanned(mixed) -> tuple[torch.Tensor, Parts]:
+    """The sources, and static parts of seven channels as one real mode and a complex pair span them; no more than that.
+
+    The operator's eigenvectors mix the first three sources; the fourth source is motion.
+    """
+    sources = mixed[0]
+    rng = np.random.default_rng(4)
+    turned = sources[:, :3].double() @ torch.tensor(rng.normal(size=(3, 3)))  # coordinates along the eigenvectors
+    into = torch.tensor(rng.normal(size=(3, 7)))
+    modes = torch.stack([turned[:, :1] @ into[:1], turned[:, 1:] @ into[1:]], 1)  # the pair is one component
+    modes = modes.float()[:, None].expand(-1, 8, -1, -1).contiguous()
+    values = torch.tensor([1, 1 + 0.01j], dtype=torch.complex128)
+    return sources[:, :3], Parts(modes.sum(2), torch.randn(3000, 8, 7), values, modes)
+
+
+def test_the_space_of_static_modes_has_an_axis_for_each_dimension_and_each_is_one_source(spanned):
+    sources, parts = spanned
+    basis = independent_channels(parts)
+    assert basis.analysis.shape == (7, 3) and basis.synthesis.shape == (3, 7)
+    found = parts.static.mean(1) @ basis.analysis
+    correlation = np.abs(np.corrcoef(sources.T, found.T)[:3, 3:])
+    np.testing.assert_allclose(np.sort(correlation, 1)[:, -1], 1, atol=5e-3)
+    assert sorted(correlation.argmax(1).tolist()) == [0, 1, 2]
+    turned = basis.apply(parts)
+    assert turned.components == 3  # in place of the two modes
+    torch.testing.assert_close(turned.modes.sum(2), parts.static, rtol=1e-4, atol=1e-4)
+
+
+def test_what_lies_off_the_axes_is_always_swapped(spanned):
+    _, parts = spanned
+    basis = independent_channels(parts)
+    off = torch.eye(7) - basis.analysis @ basis.synthesis  # no axis sees it
+    torch.testing.assert_close(off @ basis.analysis, torch.zeros(7, 3), rtol=0, atol=1e-4)
+    more = dataclasses.replace(parts, static=parts.static + torch.randn(parts.static.shape) @ off)
+    turned = basis.apply(more)
+    a, b = turned.take(torch.tensor([0])), turned.take(torch.tensor([1]))
+    kept = a.combine(b, torch.tensor([True] * 3), dynamic=False) - b.dynamic
+    torch.testing.assert_close(kept @ basis.analysis, a.static @ basis.analysis, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(kept @ off, b.static @ off, rtol=1e-3, atol=1e-3)
+
+
 def test_the_same_seed_gives_the_same_axes(mixed):
     parts = parts_of(mixed[1])
     assert torch.equal(independent_channels(parts, 1).analysis, independent_channels(parts, 1).analysis)
@@ -66,6 +110,8 @@ def test_too_few_films_or_dimensions_are_refused(mixed):
         basis.apply(parts_of(vectors[:, :3]))
     with pytest.raises(ValueError, match=r"got \(4, 4\) and \(3, 3\)"):
         ChannelBasis(torch.eye(4), torch.eye(3))
+    with pytest.raises(ValueError, match=r"r <= K; got \(3, 4\) and \(4, 3\)"):
+        ChannelBasis(torch.ones(3, 4), torch.ones(4, 3))
 
 
 def small(axes: bool, recurrent: bool = True) -> KoopmanAutoencoder:
@@ -95,5 +141,6 @@ def test_a_turned_model_decodes_the_same_from_channels_that_are_the_coordinates(
 def test_turning_needs_axes_of_the_same_size():
     with pytest.raises(ValueError, match="its encoder ends without axes"):
         turn(small(False), ChannelBasis.of(torch.eye(6)))
-    with pytest.raises(ValueError, match="basis: expected 6 channels, got 5"):
-        turn(small(True), ChannelBasis.of(torch.eye(5)))
+    for analysis in (torch.eye(5), torch.eye(6)[:, :5]):
+        with pytest.raises(ValueError, match="basis: expected axes of all 6 channels, got analysis"):
+            turn(small(True), ChannelBasis.of(analysis))
