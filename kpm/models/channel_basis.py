@@ -2,7 +2,7 @@
 
 Encoder and decoder of SSM-SKD can turn the latent space as they like: nothing in the losses prefers one set of axes to
 another, so that a factor may lie across all channels. In SKD the static modes are eigenvectors, but their eigenvalues
-are all drawn to 1, and eigenvectors of a repeated eigenvalue are arbitrary: what is well defined is the space they span.
+are all drawn to 1, and eigenvectors of a repeated eigenvalue are arbitrary; only the space they span is well defined.
 The films, on the other hand, combine their factors freely. Independent component analysis finds the axes along which
 the static vectors of the training films are as independent as a linear map can make them; it sees no labels.
 """
@@ -43,7 +43,8 @@ class ChannelBasis:
     def __post_init__(self) -> None:
         shapes = tuple(self.analysis.shape), tuple(self.synthesis.shape)
         if len(shapes[0]) != 2 or shapes[0][0] < shapes[0][1] or shapes[1] != shapes[0][::-1]:
-            raise ValueError(f"analysis, synthesis: expected (K, r) and (r, K), r <= K; got {shapes[0]} and {shapes[1]}")
+            text = f"expected (K, r) and (r, K), r <= K; got {shapes[0]} and {shapes[1]}"
+            raise ValueError(f"analysis, synthesis: {text}")
 
     @classmethod
     def of(cls, analysis: Tensor) -> ChannelBasis:
