@@ -84,9 +84,9 @@ def independent_channels(parts: Parts, seed: int = 0) -> ChannelBasis:
     """
     vectors = parts.static.double().mean(1).cpu()
     films, k = vectors.shape
-    if films < k * k:
-        raise UserError(f"parts: {films} films are too few for {k} x {k} axes")
     axes = k if parts.modes is None else int((1 + (parts.eigenvalues.imag != 0).long()).sum())
+    if films < axes * axes:
+        raise UserError(f"parts: {films} films are too few for {axes} x {axes} axes")
     spread = torch.linalg.svdvals(vectors - vectors.mean(0))
     if spread[axes - 1] <= 1e-5 * spread[0]:  # of float32 latents nothing smaller is known
         raise UserError(f"parts: the static parts of {films} films span fewer than {axes} dimensions")
