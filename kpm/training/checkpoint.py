@@ -140,7 +140,7 @@ def load_as(kind: type[M], path: str | Path, device: torch.device | str = "cpu")
     tensors, meta = read(path)
     if meta.get("model") != kind.__name__:
         raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, expected a {kind.__name__}")
-    return _build(tensors, meta, device), meta
+    return _build(tensors, meta, device, Path(path).name), meta
 
 
 def load_any(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -148,11 +148,13 @@ def load_any(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.M
     tensors, meta = read(path)
     if meta.get("model") not in _MODELS:
         raise UserError(f"checkpoint {Path(path).name!r} holds a {meta.get('model')!r}, which is not known here")
-    return _build(tensors, meta, device), meta
+    return _build(tensors, meta, device, Path(path).name), meta
 
 
-def _build(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.device | str) -> Any:
+def _build(tensors: dict[str, Tensor], meta: dict[str, Any], device: torch.device | str, name: str) -> Any:
     make, config = _MODELS[meta["model"]]
+    if unknown := sorted(set(meta["config"]) - {f.name for f in dataclasses.fields(config)}):
+        raise UserError(f"checkpoint {name!r} is of another version of kpm: no {', '.join(unknown)} is known here")
     model = make(config(**meta["config"]))
     prefix = "model." if any(k.startswith("model.") for k in tensors) else ""
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -26,6 +26,14 @@ def test_round_trip(model, tmp_path):
         torch.testing.assert_close(model.eval()(frames).reconstruction, again(frames).reconstruction)
 
 
+def test_a_config_of_another_version_is_named(model, tmp_path):
+    path = checkpoint.save_model(tmp_path / "m.safetensors", model, {})
+    tensors, meta = checkpoint.read(path)
+    checkpoint.save(path, tensors, meta | {"config": meta["config"] | {"whirl": 1, "colour": "red"}})
+    with pytest.raises(UserError, match=r"checkpoint 'm.safetensors' is of another version of kpm: no colour, whirl"):
+        checkpoint.load_model(path)
+
+
 def test_half_size_file_is_close(model, tmp_path):
     whole = checkpoint.save_model(tmp_path / "a.safetensors", model, {})
     half = checkpoint.save_model(tmp_path / "b.safetensors", model, {}, half=True)
