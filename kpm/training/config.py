@@ -206,6 +206,8 @@ def preset(method: str = "ssm-skd", dataset: str = "sprites") -> TrainConfig:
 def command(train: dict, steps: int) -> str:
     """The ``kpm train`` line of a run up to `steps`: the flags that differ from the method's preset."""
     default = dataclasses.asdict(preset(train["method"], train["dataset"]))
+    if unknown := sorted(set(train) - set(default)):
+        raise UserError(f"the run is of another version of kpm: no {', '.join(unknown)} is known here")
     changed = {k: v for k, v in train.items() if default[k] != v and k not in ("method", "dataset", "epochs", "steps")}
     flags = [_flag(k.replace("_", "-"), v) for k, v in (changed | {"steps": steps}).items()]
     return " ".join([f"kpm train {train['method']} --dataset {train['dataset']}", *flags])

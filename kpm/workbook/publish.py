@@ -65,11 +65,11 @@ def publish_command(
     data = films(meta, split)
     machine = Environment.from_dict(meta["environment"])
     earlier, validations = _earlier(name, after, progress), Log(run / "log.jsonl").read("validation")
+    made_by = _stages(name, train, progress)  # before anything is replaced: it may find that the runs do not fit
     checkpoint.save_model(target, model, meta, machine, half=half)
     model, _ = checkpoint.load_model(target)
     figures = reconstruction(model, data)
     steps = progress["best"]["step"] + progress["before_steps"]
-    made_by = _stages(name, train, progress)
     notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(validations)} validations"
     if progress["before_steps"]:
         notes += f"; started from weights of {progress['before_steps']} steps, counted in steps and time"

@@ -137,6 +137,17 @@ def test_what_is_shipped_is_not_replaced_by_mistake(trained):
     assert publish.publish_command(trained, name="try", replace=True) == 0
 
 
+def test_a_run_of_another_version_replaces_nothing(trained):
+    assert publish.publish_command(trained, name="try") == 0
+    before = (paths.checkpoints() / "try.safetensors").read_bytes()
+    tensors, meta = checkpoint.read(trained / "best.safetensors")
+    meta["train"]["whirl"] = 0.5
+    checkpoint.save(trained / "best.safetensors", tensors, meta)
+    with pytest.raises(UserError, match="the run is of another version of kpm: no whirl is known here"):
+        publish.publish_command(trained, name="try", replace=True)
+    assert (paths.checkpoints() / "try.safetensors").read_bytes() == before
+
+
 def test_a_stand_in_does_not_pass_for_the_real_data(home, sprites_folder, monkeypatch):
     """Asked for sprites, trained on puppets: whatever can be had later, the result is one on puppets."""
     flags = "--dataset sprites --width 4 --batch-size 4 --validation-sequences 8 --precision 32-true --steps 2"
