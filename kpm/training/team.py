@@ -64,7 +64,7 @@ class Team:
             self.fabric = Fabric(accelerator=where.type, devices=here, num_nodes=nodes, strategy="ddp")
             threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
         self.fabric.launch()
-        if self.size > 1:  # its threads must be gone before the interpreter is: now and then they abort it at the end
+        if self.size > 1:  # its threads must be gone before the interpreter is, which they may abort
             atexit.register(_part)
         self.rank, self.device = self.fabric.global_rank, self.fabric.device
         self.first = self.rank == 0
