@@ -19,7 +19,7 @@ from kpm.models.parts import take_apart
 from kpm.training import checkpoint, hardware
 from kpm.workbook.bench import Benchmark, Case
 
-FILMS, CONFIG = 64, SwapConfig(repeats=2, batch_size=32)
+FILMS, CONFIG = 64, SwapConfig(repeats=25, batch_size=32)  # 25 repeats, as the thesis
 
 
 def benchmark() -> Benchmark:

@@ -47,6 +47,7 @@ def test_inference_copies_answer_the_same():
     torch.testing.assert_close(fast.decode(z), model.decode(z), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fast_referee(frames).sequence, referee(frames).sequence, atol=1e-5, rtol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fast.modules())
+    assert [type(m) for m in fast.decoder.cnn[-1].modules()][2:4] == [torch.nn.Conv2d, torch.nn.PixelShuffle]
     half = for_inference(model, torch.bfloat16)
     torch.testing.assert_close(half.decode(z).float(), model.decode(z), atol=0.03, rtol=0)
     assert next(model.parameters()).dtype == torch.float32  # the model itself is as it was
