@@ -21,6 +21,7 @@ COMMANDS = {
     "search": ("kpm.workbook.search_command", "search_command", "random search of a model's settings"),
     "sweep": ("kpm.workbook.sweep_command", "sweep_command", "run a notebook over a grid of parameters"),
     "train": ("kpm.training.command", "train_command", "train a model on a dataset"),
+    "ablate": ("kpm.workbook.ablations", "ablate_command", "SSM-SKD without LSTMs and with losses on swaps, seeds"),
     "evaluate": ("kpm.workbook.evaluate", "evaluate_command", "swap, decode and judge: factor table, D_sd, D_mf"),
     "explore": ("kpm.workbook.explore_page", "explore_command", "explore a checkpoint in the browser"),
     "partition": ("kpm.workbook.partition", "partition_command", "which static components carry which factor"),
