@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from kpm import paths
+from kpm.datasets.base import SequenceDataset
 from kpm.environment import Environment
 from kpm.errors import UserError
 from kpm.metrics.reconstruction import reconstruction
@@ -73,6 +74,8 @@ def publish_command(
     notes = f"trained on split {trained_on['split']} of {trained_on['name']}; best of {len(validations)} validations"
     if progress["before_steps"]:
         notes += f"; started from weights of {progress['before_steps']} steps, counted in steps and time"
+    if shared := _shared(data, films(meta, meta["data"]["validation"]["split"])):
+        notes += f"; chosen on a split with {shared} of the films it is judged on"
     if stages.flag(made_by[0], "init"):
         notes += "; how the weights that the command begins with were made is not on record"
     result = Result(
@@ -97,6 +100,12 @@ def publish_command(
     print(f"{results.save(result).name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
     print("kpm results --readme renews the table")
     return 0
+
+
+def _shared(data: SequenceDataset, other: SequenceDataset) -> int:
+    """How many films of `data` have the labels of a film of `other`."""
+    rows = [set(zip(*(d.factors[f].tolist() for f in sorted(d.factors)))) for d in (data, other)]
+    return len(rows[0] & rows[1])
 
 
 def _stages(name: str, train: dict, progress: dict) -> list[str]:

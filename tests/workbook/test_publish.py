@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from kpm import cli, paths
+from kpm import cli, datasets, paths
 from kpm.errors import UserError
 from kpm.training import checkpoint
 from kpm.training.config import command, preset
@@ -40,6 +40,14 @@ def test_published_result_names_its_data_and_checkpoint(trained):
         f.seek(-1, 2)
         f.write(b"\x55")
     assert result.checkpoint.status() == "changed"
+
+
+def test_films_that_weights_were_chosen_on_are_named_where_they_are_judged_as_well(trained):
+    publish.publish_command(trained, name="try")
+    assert "chosen on" not in results.load("try").notes
+    publish.publish_command(trained, name="seen", split="validation")
+    judged = len(datasets.load("puppets", "validation", "synthetic"))
+    assert results.load("seen").notes.endswith(f"; chosen on a split with {judged} of the films it is judged on")
 
 
 def test_the_curve_begins_with_the_runs_it_went_on_from(trained, home):
