@@ -15,5 +15,6 @@ Of the rest:
 - `spectral_error`: estimated eigenvalues against those an oscillator should have
 - `film_errors`: predictors of films, at several horizons
 - `trivial_predictors`: what predictors reach that know next to nothing
+- `kann_tables`: the numbers printed in the KANN paper
 - `anomaly`: heartbeats told apart by what an autoencoder cannot rebuild
 """

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kpm import environment, files
+from kpm import environment, files, paths
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.copy_memory import CopyMemoryConfig, CopyMemoryNet
@@ -51,6 +51,45 @@ _MODELS = {
     )
 }
 M = TypeVar("M", bound=nn.Module)
+
+
+def find(name: str, kind: type[nn.Module], argument: str = "") -> Path:
+    """The file meant by a name in ``data/checkpoints`` or by the path of a ``.safetensors`` file.
+
+    A path is taken from the working directory first, then from `kpm.paths.root`.
+
+    Parameters
+    ----------
+    name : str
+    kind : type
+        The model that is wanted: the message lists the shipped ones of this kind. What the file holds is not checked.
+    argument : str, optional
+        What `name` was given for; the message begins with it.
+
+    Raises
+    ------
+    UserError
+        If there is no such file.
+    """
+    places = [paths.checkpoints() / f"{name}.safetensors"]
+    if name.endswith(".safetensors"):
+        places = [Path(name), paths.root() / name]
+    for path in places:
+        if path.is_file():
+            return path
+    shipped = [p.stem for p in sorted(paths.checkpoints().glob("*.safetensors")) if _kind(p) == kind.__name__]
+    known = f"shipped are {', '.join(shipped)}, or" if shipped else f"no {kind.__name__} is shipped;"
+    before = f"{argument}: " if argument else ""
+    raise UserError(f"{before}no checkpoint {name!r}; {known} give a .safetensors file that kpm train has made")
+
+
+def _kind(path: Path) -> str:
+    """Name of the model in a checkpoint, from its header alone; empty if it has none."""
+    try:
+        with safetensors.safe_open(path, "pt") as f:
+            return json.loads((f.metadata() or {}).get("meta", "{}")).get("model", "")
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return ""
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:

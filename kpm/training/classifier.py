@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kpm.datasets.labelled import Labelled
 from kpm.errors import UserError
 from kpm.models.res_mlp import ResMLP, ResMLPConfig
 from kpm.training.fit import FitConfig
@@ -58,6 +59,9 @@ class ClassifierTask:
     """Samples and their classes, by cross-entropy; a task of `kpm.training.fit`."""
 
     def __init__(self, config: ClassifierTrainConfig, train, validation, device: torch.device):
+        for data in (train, validation):
+            if not isinstance(data, Labelled):
+                raise UserError(f"dataset: expected images, points or series, {data.name!r} has none")
         self.config, self.about = config, about(train, validation)
         classes = len(train.class_names)
         if wrong := [c for c in config.without if not 0 <= c < classes]:

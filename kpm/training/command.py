@@ -11,7 +11,7 @@ import tyro
 from kpm import datasets, paths
 from kpm.errors import UserError, pick
 from kpm.signatures import with_defaults
-from kpm.training.config import TrainConfig, preset
+from kpm.training.config import FILMS, TrainConfig, preset
 from kpm.training.fit import FitConfig
 from kpm.training.judge import JudgeTrainConfig
 from kpm.training.tasks import TASKS
@@ -189,7 +189,7 @@ def _prepare(argv: list[str]) -> tuple[Callable[..., int], list[str]]:
     if method in TASKS:
         default, function = TASKS[method].config(), fit_command
     elif method == "judge":
-        default, function = JudgeTrainConfig(dataset=dataset), judge_command
+        default, function = JudgeTrainConfig(dataset=pick("dataset", dataset, FILMS)), judge_command
     else:
         default, function = preset(method, dataset), train_command
     default = default.quick() if "--quick" in argv else default

@@ -200,12 +200,14 @@ _SSM_SKD = {
 }
 _LIKE = {"puppets": "sprites", "sprites_extended": "sprites", "puppets_extended": "sprites"}
 _LIKE |= {f"{name}_rerender": name for name in ("dsprites", "moving_dsprites", "shapes3d")}
+# What there are settings for: the datasets of films.
+FILMS = (*_SSM_SKD, *_LIKE)
 
 
 def preset(method: str = "ssm-skd", dataset: str = "sprites") -> TrainConfig:
     """The published settings of a method on a dataset."""
     pick("method", method, METHODS)
-    pick("dataset", dataset, {*_SSM_SKD, *_LIKE})
+    pick("dataset", dataset, FILMS)
     settings = _SKD if method == "skd" else _SSM_SKD[_LIKE.get(dataset, dataset)]
     return TrainConfig(method=method, dataset=dataset, **settings)
 

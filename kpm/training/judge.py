@@ -73,11 +73,15 @@ def train_judge(
 ) -> dict[str, dict[str, float]]:
     """Train a judge and write it to `path`; returns its accuracies on the held-out split (see `accuracies`).
 
-    Raises `UserError` if stopped by a signal: a training takes minutes and is not resumed.
+    Raises `UserError` for data that are no films, and if stopped by a signal: a training takes minutes and is not
+    resumed.
     """
     where = hardware.device(device)
     if launched():
         raise UserError("judge: a judge takes minutes and is trained by one process, without torchrun")
+    for d in data:
+        if not isinstance(d, SequenceDataset):
+            raise UserError(f"dataset: expected films, {d.name!r} has none")
     train, held_out = (d.to(where) for d in data)
     if len(train) < config.batch_size:
         raise UserError(f"batch_size: {config.batch_size} is more than the {len(train)} sequences of the split")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kpm import datasets, paths
+from kpm import datasets
 from kpm.analysis.representations import layer_states
 from kpm.errors import UserError, pick
 from kpm.models.kae import OPERATORS, TERMS, kae_terms
@@ -74,14 +74,13 @@ class KAETrainConfig(FitConfig):
         return dataclasses.replace(self, epochs=2, hidden=128, lifted=96, components=64)
 
 
-def find(name: str) -> Path:
-    """The checkpoint of a config's network."""
-    return next((p for p in (Path(name), paths.root() / name) if p.is_file()), Path(name))
+def _find(config: KAETrainConfig) -> Path:
+    return checkpoint.find(config.network, ResMLP, "network")
 
 
 def data(config: KAETrainConfig) -> tuple[Any, Any]:
     """The splits that the network of a config was trained and validated on."""
-    known = checkpoint.read(find(config.network))[1]["data"]
+    known = checkpoint.read(_find(config))[1]["data"]
     found = tuple(datasets.load(d["name"], d["split"]) for d in (known["train"], known["validation"]))
     if found[0].name != known["train"]["name"]:
         raise UserError(f"the network was trained on {known['train']['name']!r}, found {found[0].name!r}")
@@ -96,7 +95,7 @@ class KAETask:
 
     def __init__(self, config: KAETrainConfig, train, validation, device: torch.device):
         self.config, self.about = config, about(train, validation)
-        network = checkpoint.load_as(ResMLP, find(config.network), device)[0]
+        network = checkpoint.load_as(ResMLP, _find(config), device)[0]
         sizes = dataclasses.asdict(network.config)
         components = config.components or network.config.width
         if components > network.config.width:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kpm import environment, paths
+from kpm import environment
 from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.channel_basis import independent_basis, turn
@@ -268,7 +268,7 @@ def start_from(
 
     Axes that the checkpoint has not got, or all if `turn_axes`, are found in the films `data`.
     """
-    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
+    path = checkpoint.find(name, KoopmanAutoencoder, "init")
     other, meta = checkpoint.load_model(path)
     same = {"dropout": 0.0, "static_noise": 0.0}  # no matter of sizes: they may change
     new_axes = model.config.axes and not other.config.axes

@@ -48,7 +48,7 @@ class Row:
         ``m6``, matched with the nearest, and where there are 13 the same one to one, ``matched`` for the mean over 13.
         Where the system has a second reference, ``weak_mean13`` is the error against that.
     stds : dict
-        Standard deviations over the trials, of the population.
+        Standard deviations over the trials, of a sample; 0 for a single trial.
     wall_s : float
         Median seconds of a trial.
     pairs : int
@@ -144,7 +144,7 @@ def _row(
         trials=len(these),
         eigenvalues=min(len(one.eigenvalues) for one in found.values()),
         errors={name: statistics.fmean(v) for name, v in values.items()},
-        stds={name: statistics.pstdev(v) for name, v in values.items()},
+        stds={name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in values.items()},
         wall_s=statistics.median(one.wall_s for one in found.values()),
         pairs=len(pairs),
         less=statistics.fmean(less) if len(less) > 1 else None,
@@ -160,7 +160,7 @@ def _over_levels(rows: list[Row]) -> Row:
     freedom = sum(row.trials - 1 for row in rows)
 
     def spread(form: str) -> float:
-        return (sum(row.trials * row.stds[form] ** 2 for row in rows) / freedom) ** 0.5 if freedom else 0.0
+        return (sum((row.trials - 1) * row.stds[form] ** 2 for row in rows) / freedom) ** 0.5 if freedom else 0.0
 
     forms = [name for name in rows[0].errors if all(name in row.errors for row in rows)]
     paired = all(row.less is not None for row in rows)

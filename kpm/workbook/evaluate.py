@@ -81,9 +81,9 @@ def evaluate_command(
         progress: Show a progress bar.
     """
     how = {"command": _command(locals())}
-    _check_counts(batch_size, repeats, exploration_repeats, films_per_repeat)
+    check_counts(batch_size, films_per_repeat, repeats=repeats, exploration_repeats=exploration_repeats)
     where = hardware.device(device)
-    path = find(checkpoint_file)
+    path = checkpoint.find(checkpoint_file, KoopmanAutoencoder)
     model, meta = checkpoint.load_model(path, where)
     data = films(meta, split)
     most = _MOST if len(data) > 2 * _MOST else None
@@ -168,11 +168,12 @@ def _command(given: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _check_counts(batch_size: int, repeats: int, exploration_repeats: int, films_per_repeat: int | None) -> None:
-    """Before anything is loaded, and by the names that were typed."""
-    for name, value in (("repeats", repeats), ("exploration-repeats", exploration_repeats)):
+def check_counts(batch_size: int, films_per_repeat: int | None, **repeats: int) -> None:
+    """Before anything is loaded, and by the names that were typed; `repeats` are all options that count some."""
+    for name, value in repeats.items():
         if value < 2:
-            raise UserError(f"{name}: expected at least 2, one repeat has no standard error; got {value}")
+            flag = name.replace("_", "-")
+            raise UserError(f"{flag}: expected at least 2, one repeat has no standard error; got {value}")
     if batch_size < 2:
         raise UserError(f"batch-size: expected at least 2, a film needs a partner; got {batch_size}")
     if films_per_repeat is not None and films_per_repeat < batch_size:
@@ -276,15 +277,6 @@ def judged(
     )
 
 
-def find(name: str) -> Path:
-    """A checkpoint by its name in data/checkpoints or its file."""
-    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in paths.checkpoints().glob("*.safetensors")))
-        raise UserError(f"no checkpoint {name!r}; shipped are {shipped or 'none'}, or give a .safetensors file")
-    return path
-
-
 def films(meta: dict[str, Any], split: str) -> SequenceDataset:
     """A split of the very data a checkpoint was trained on; `UserError` if only a stand-in for it is here."""
     trained = meta["data"]["train"]
@@ -305,7 +297,7 @@ def find_judge(
     data: SequenceDataset, name: str = "", device: torch.device | str = "cpu"
 ) -> tuple[Judge, dict[str, str]]:
     """The judge of a dataset, its file and hash; `UserError` if it learnt another one."""
-    path = find(name or f"judge_{data.name}")
+    path = checkpoint.find(name or f"judge_{data.name}", Judge)
     judge, meta = checkpoint.load_judge(path, device)
     learnt = meta["data"]["train"]
     if learnt["name"] != data.name:

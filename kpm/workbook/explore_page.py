@@ -28,6 +28,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kpm import paths
 from kpm.errors import UserError, pick
 from kpm.models.channel_basis import ChannelBasis
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.training import checkpoint
 from kpm.workbook import evaluate, explorer_overviews, explorers, results
 from kpm.workbook.explorer_timing import time_moves
@@ -105,7 +106,8 @@ def explore_command(
         time: Only measure how long moves take.
     """
     # Whatever is wrong with what was asked shows here, not in the page; and the page is told what it will find.
-    asked = {"name": str(evaluate.find(checkpoint_file).resolve()), "split": split, "films": films, "seed": seed}
+    path = checkpoint.find(checkpoint_file, KoopmanAutoencoder)
+    asked = {"name": str(path.resolve()), "split": split, "films": films, "seed": seed}
     asked |= {"components": components, "partition": partition and str(partition.resolve()), "judge": judge}
     gallery = open_gallery(**asked)
     if time:
@@ -144,7 +146,7 @@ def open_gallery(
     UserError
         Where checkpoint, data or judge are absent or do not belong together.
     """
-    path = evaluate.find(name)
+    path = checkpoint.find(name, KoopmanAutoencoder)
     model, meta = checkpoint.load_model(path)
     data = evaluate.films(meta, split)
     shipped = (paths.checkpoints() / f"judge_{data.name}.safetensors").is_file()

@@ -2,8 +2,8 @@
 
 HEADLINES = (
     "mse", "D_sd", "D_mf", "D_mf_independent", "D_mf_channels", "D_sd_resplit", "D_mf_resplit",
-    "accuracy_test", "agreement", "e_rel", "e_rel_padded", "recall",
-    "linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level",
+    "accuracy_test", "agreement", "e_rel", "agreement_padded", "e_rel_padded",
+    "recall", "linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level",
     "published_trials_per_level", "best_baseline_eig_error_mean13", "mse_one_step", "gap", "ratio_sets", "runs",
     "runs_not_finite", "forget_accuracy", "retain_before", "retain_accuracy", "centroid_forget_accuracy",
     "centroid_retain_accuracy", "rows_that_forget", "shuffled_forget_accuracy", "distance_r_first",

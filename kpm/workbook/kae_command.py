@@ -145,7 +145,7 @@ def _one(
 ) -> kae_seeds.Found:
     """Train and measure with one seed; what is found is kept in the folder and shown."""
     began = time.monotonic()
-    path = _find(checkpoint_file) if checkpoint_file else _trained(plan, data, folder, progress)
+    path = checkpoint.find(checkpoint_file, Surrogate) if checkpoint_file else _trained(plan, data, folder, progress)
     retrained = _retrained(plan, data, folder, progress) if retrain and not checkpoint_file else None
     variants = {} if checkpoint_file else _variants(plan, data, folder, progress)
     model, meta = checkpoint.load_as(Surrogate, path)
@@ -159,13 +159,6 @@ def _one(
     files.write_json(target, {"metrics": metrics, "details": details})
     print(f"written to {target.name}", flush=True)
     return kae_seeds.Found(path, meta, metrics, details, time.monotonic() - began)
-
-
-def _find(name: str) -> Path:
-    path = Path(name) if name.endswith(".safetensors") else paths.checkpoints() / f"{name}.safetensors"
-    if not path.is_file():
-        raise UserError(f"no checkpoint {name!r}; leave it out to train one")
-    return path
 
 
 def _trained(plan: Experiment, data: Sequence[Any], folder: Path, progress: bool) -> Path:

@@ -24,10 +24,11 @@ from kpm.metrics.disentanglement import mean_se
 from kpm.metrics.swaps import SwapConfig
 from kpm.models.channel_basis import independent_basis
 from kpm.models.inference import for_inference
+from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.parts import Parts, take_apart
 from kpm.training import checkpoint, hardware
 from kpm.workbook import results
-from kpm.workbook.evaluate import METHODS, films, find, find_judge, thesis_scores
+from kpm.workbook.evaluate import METHODS, check_counts, films, find_judge, thesis_scores
 from kpm.workbook.results import Result
 
 _EXHAUSTIVE = 12  # components a search through all subsets can take
@@ -100,14 +101,21 @@ def partition_command(
         progress: Show a progress bar.
     """
     command = _command(locals())
+    check_counts(batch_size, films_per_repeat, repeats=repeats, search_repeats=search_repeats)
+    if width < 1:
+        raise UserError(f"width: expected at least 1, got {width}")
+    if exhaustive_components < 1:
+        raise UserError(f"exhaustive-components: expected at least 1, got {exhaustive_components}")
     where = hardware.device(device)
-    path = find(checkpoint_file)
+    path = checkpoint.find(checkpoint_file, KoopmanAutoencoder)
     if save and path.parent.resolve() != paths.checkpoints().resolve():
         raise UserError("save: only what a shipped checkpoint does goes into a results file")
     if save and components != "auto":
         raise UserError(f"save: only of the components that a method has by itself (auto), not of {components!r}")
     model, meta = checkpoint.load_model(path, where)
     data = films(meta, split)
+    if len(data) < batch_size:
+        raise UserError(f"batch-size: {batch_size} films are more than the {len(data)} of {data.name} ({split})")
     judge, about = find_judge(data, "", where)
     precision = hardware.faster_precision(where) if precision == "auto" else precision
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
@@ -121,6 +129,8 @@ def partition_command(
         return parts if basis is None else basis.apply(parts)
 
     parts = parts_of(data)
+    if min(exhaustive_components, parts.components) > _EXHAUSTIVE:
+        raise UserError(f"exhaustive-components: expected at most {_EXHAUSTIVE}, got {exhaustive_components}")
     own_modes = parts.modes is not None and basis is None
     search_data, search_parts = (data, parts) if own_modes else (films(meta, search_split), None)
     search_parts = search_parts or parts_of(search_data)

@@ -103,17 +103,26 @@ def table(records: list[dict[str, Any]], size: str, corrupted: bool) -> str:
 
 
 def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Result:
-    """What a folder holds, clean and corrupted, as a result with a shipped model; `UserError` if it holds nothing."""
+    """What a folder holds, clean and corrupted, as a result with a shipped model.
+
+    Metrics and seeds are of the trials that all methods have, clean and corrupted: trials have films of their own, and
+    differ by more than methods do. A method that has more of them, say 5, has its mean over all as ``..._mean_of_5``.
+    Raises `UserError` if the folder holds nothing, or no trial that all methods have.
+    """
     metrics: dict[str, float] = {}
     paper: dict[str, float] = {}
     details: dict[str, Any] = {"horizons": list(HORIZONS), "paper_table_2": TABLE_2}
-    trials, wall, counts = set(), 0.0, []
+    wall, counts = 0.0, []
     held = {corrupted: read(folder, size, corrupted) for corrupted in (False, True)}
+    if not any(held.values()):
+        raise UserError(f"save: {folder.name} holds no trial of {size} frames")
+    common = _common(held)
+    if not common:
+        raise UserError(f"save: {folder.name} holds no trial that all methods have; run with --trials 1 what lacks it")
     for corrupted, records in held.items():
         films = _films(corrupted)
-        trials |= {r["trial"] for r in records}
         wall += sum(r.get("wall_s", 0) for r in records)
-        found = cells(records)
+        found, shared = cells(records), cells([r for r in records if r["trial"] in common])
         counts += [f"{m} {films} {n}" for m in METHODS if (n := sum(r["method"] == m for r in records))]
         details[films] = {"errors": found, "settings": {r["method"]: r["settings"] for r in records if "settings" in r}}
         for method, by_target in found.items():
@@ -121,9 +130,9 @@ def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Res
                 against = "_against_clean" if corrupted and target == "clean" else ""
                 for h in (HORIZONS[0], HORIZONS[-1]):
                     name = f"mse_{films}{against}_{method}_h{h}"
-                    metrics[name] = statistics.mean(by_horizon[h])
-                    if len(by_horizon[h]) > 1:
-                        metrics[f"{name}_std"] = statistics.pstdev(by_horizon[h])
+                    metrics |= _summary(name, shared[method][target][h])
+                    if (most := len(by_horizon[h])) > len(common):
+                        metrics |= _summary(f"{name}_mean_of_{most}", by_horizon[h])
             shown = path(folder, size, corrupted, method, 0)
             if checkpoint and corrupted and method == "dse" and shown.is_file():
                 of_one = json.loads(shown.read_text(encoding="utf-8"))["errors"]["observed"]
@@ -131,8 +140,6 @@ def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Res
             if method in TABLE_1[size, corrupted]:
                 name, (mean, deviation) = f"mse_{films}_{method}_h1", TABLE_1[size, corrupted][method]
                 paper |= {name: mean, f"{name}_std": deviation}
-    if not metrics:
-        raise UserError(f"save: {folder.name} holds no trial of {size} frames")
     machine, frames = environment.report(), {"1.5k": 1500, "15k": 15000}[size]
     return Result(
         name="dse_quadlink",
@@ -141,7 +148,7 @@ def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Res
         split="test",
         metrics=metrics,
         paper=paper,
-        seeds=sorted(trials),
+        seeds=sorted(common),
         steps=None,
         wall_s=round(wall, 1),
         hardware=machine.hardware,
@@ -150,9 +157,24 @@ def result(folder: Path, size: str, checkpoint: Checkpoint | None = None) -> Res
         commit=machine.commit,
         environment=machine,
         notes="Horizons are ours, as the paper's are lost. Its errors are above those of a black image. "
-        f"Trials: {', '.join(counts)}.",
+        f"Figures are of the trials that all methods have ({', '.join(map(str, sorted(common)))}); "
+        f"mean_of_N is over all N of a method. Trials: {', '.join(counts)}.",
         details=details,
     )
+
+
+def _common(held: dict[bool, list[dict[str, Any]]]) -> set[int]:
+    """The trials that every method has, of those kinds of films that are there at all."""
+    have: dict[tuple[bool, str], set[int]] = {}
+    for corrupted, records in held.items():
+        for record in records:
+            have.setdefault((corrupted, record["method"]), set()).add(record["trial"])
+    return set.intersection(*have.values())
+
+
+def _summary(name: str, values: list[float]) -> dict[str, float]:
+    spread = {f"{name}_std": statistics.stdev(values)} if len(values) > 1 else {}
+    return {name: statistics.mean(values), **spread}
 
 
 def _command(frames: int, corrupted: bool, records: list[dict[str, Any]]) -> str:
@@ -169,4 +191,4 @@ def _films(corrupted: bool) -> str:
 def _spread(values: list[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.4f}         "
-    return f"{statistics.mean(values):.4f} ± {statistics.pstdev(values):.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"

@@ -28,6 +28,7 @@ from kpm.workbook.headlines import HEADLINES
 SOURCES = ("real", "re-render", "synthetic", "none")
 SPREADS = {"_se": "se", "_std": "std"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+LONGEST_COMMAND = 160  # characters, in the README; longer ones would be most of its table
 COLUMNS = ("result", "metric", "ours", "paper", "data", "seeds", "hardware", "checkpoint", "command")
 
 
@@ -208,8 +209,10 @@ def readme_region(results: Iterable[Result]) -> str:
 def _in_short(result: Result) -> Result:
     """With the metrics a reader looks for first: those of the paper and `HEADLINES`; all, if there is none of these.
 
-    The rest would fill pages; ``kpm results NAME`` has it.
+    The rest would fill pages; ``kpm results NAME`` has it, and the whole of a command longer than `LONGEST_COMMAND`.
     """
+    if len(result.command) > LONGEST_COMMAND:
+        result = replace(result, command=f"see data/results/{result.name}.json")
     names = {m for m in result.metrics if m in result.paper or m in HEADLINES}
     if not names:
         return result

@@ -99,7 +99,8 @@ def run(
     Raises
     ------
     UserError
-        Before anything runs: an unknown notebook, parameter or need, a circle of needs, another run in `out`.
+        Before anything runs: an unknown notebook, parameter or need, a circle of needs, a value of another type than
+        the parameter has, another run in `out`.
     KeyboardInterrupt, SystemExit
         On Ctrl-C, on SIGTERM or SIGHUP; no process is left and the summary is written.
     """
@@ -127,7 +128,7 @@ def run_command(
     Args:
         notebooks: Names (03_ssm_skd), numbers (03) or paths, before the options; none for all.
         profile: quick takes minutes on two cores; paper is the full experiment.
-        parameter: Set a parameter of the notebooks that declare it; may be repeated.
+        parameter: Set a parameter of the notebooks that declare it, to a value of its type; may be repeated.
         jobs: Notebooks to run at the same time; they share the cores.
         out: Output folder (default: out in the workbook's folder).
         resume: Keep what succeeded before with the same parameters and code.
@@ -136,7 +137,7 @@ def run_command(
     Returns:
         0 if all notebooks succeeded, 1 if not, 128 + the signal's number if interrupted.
     """
-    parameters = {name: runner_plan.parse_value(value) for name, value in parameter}
+    parameters = runner_plan.parse_values(dict(parameter), notebooks)
     summary = _run(notebooks, profile, parameters, jobs, out, resume, timeout, display=Table(sys.stdout))
     for done in summary.notebooks:
         if done.state == "failed":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -75,15 +75,25 @@ def parse_value(text: str) -> Any:
     return text
 
 
+def parse_values(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+    """`parse_value` of each text, for the notebooks called `names`; `UserError` if there is no such notebook.
+
+    What reads as a number stays a text where a notebook declares a text: a name may be made of digits.
+    """
+    values = {name: parse_value(text) for name, text in texts.items()}
+    numbers = [name for name, value in values.items() if type(value) in (int, float)]
+    chosen = notebooks.select(names) if numbers else []
+    return values | {n: texts[n] for n in numbers if any(isinstance(c.declares.get(n), str) for c in chosen)}
+
+
 def plan(chosen: Sequence[Notebook], profile: str, parameters: Mapping[str, Any], out: Path) -> list[Task]:
     """The tasks of a run in reading order.
 
     Each notebook gets those of `parameters` that it declares; one that none declares is a `UserError` with the
-    nearest names, as is a value that is not plain JSON.
+    nearest names, as is a value that is not plain JSON or of another type than the one declared.
     """
-    declared = {name for notebook in chosen for name in notebook.declares}
     for name, value in parameters.items():
-        check_parameter(name, value, declared)
+        check_parameter(name, value, chosen)
     given = {n.name: {k: v for k, v in parameters.items() if k in n.declares} for n in chosen}
     prints = _fingerprints(chosen, profile, given, out)
     return [
@@ -97,8 +107,12 @@ def plan(chosen: Sequence[Notebook], profile: str, parameters: Mapping[str, Any]
     ]
 
 
-def check_parameter(name: str, value: Any, declared: Set[str]) -> None:
-    """`UserError` if a parameter is none of those `declared`, is the runner's to set, or is not plain JSON."""
+def check_parameter(name: str, value: Any, chosen: Sequence[Notebook]) -> None:
+    """`UserError` if a parameter is the runner's to set, or declared by none of the notebooks `chosen`.
+
+    And if the value is not plain JSON, or of another type than one of them declares.
+    """
+    declared = {n for notebook in chosen for n in notebook.declares} - set(_OWNED)
     if name in _OWNED:
         raise UserError(f"parameter {name!r} is set by the runner; use {_OWNED[name]}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -107,9 +121,39 @@ def check_parameter(name: str, value: Any, declared: Set[str]) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"parameter {name!r}: {value!r} is not plain JSON ({error})") from error
-    if not declared - set(_OWNED):
+    if not declared:
         raise UserError(f"unknown parameter {name!r}; no chosen notebook declares any")
-    pick("parameter", name, declared - set(_OWNED))
+    pick("parameter", name, declared)
+    for notebook in chosen:
+        default = notebook.declares.get(name)
+        if not _fits(value, default):
+            like = f"{_type_name(default)} as in {notebook.name} ({default!r})"
+            raise UserError(f"parameter {name!r}: expected {like}, got {value!r}")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether `value` has the type of `default`, in lists of one type also their elements; anything is fine for None.
+
+    >>> [_fits(2, 0.5), _fits(0.5, 2), _fits(True, 2), _fits([1, 2], [0.1]), _fits(["a"], [0.1]), _fits("a", None)]
+    [True, False, False, True, False, True]
+    """
+    if default is None:
+        return True
+    if isinstance(default, list | tuple | set):
+        of_one_type = len({type(d) for d in default}) == 1
+        return isinstance(value, list | tuple) and (
+            not of_one_type or all(_fits(v, next(iter(default))) for v in value)
+        )
+    wanted = (int, float) if isinstance(default, float) else type(default)
+    return isinstance(value, wanted) and isinstance(value, bool) == isinstance(default, bool)
+
+
+def _type_name(default: Any) -> str:
+    """The type of a declared value as it stands in messages: ``int``, ``list of float``."""
+    if isinstance(default, list | tuple | set):
+        types = {type(d).__name__ for d in default}
+        return f"list of {types.pop()}" if len(types) == 1 else "list"
+    return type(default).__name__
 
 
 def _fingerprints(

@@ -61,7 +61,10 @@ def mnist_command(
     """
     for model in models:
         pick("model", model, MODELS)
-    data = {split: datasets.load(dataset, split, source) for split in ("train", "validation", "test")}
+    data = {}
+    for split in ("train", "validation", "test"):
+        data[split] = datasets.load(dataset, split, source)
+        training.check_images(data[split])
     name = data["test"].name
     place = Path(folder or paths.runs() / f"sim_{name}")
     for seed in seeds if run else ():
@@ -83,6 +86,8 @@ def mnist_command(
             )
             files.write_json(place / f"{name}.json", record | judge(config, data, place / name))
     records = read(place)
+    if not records:
+        raise UserError(f"{place.name}: no run is there yet")
     for each in dict.fromkeys(r["stem"] for r in records):
         print(table([r for r in records if r["stem"] == each]))
     if save:

@@ -79,7 +79,8 @@ def cells(
 ) -> list[Cell]:
     """The runs of a sweep; a parameter that only some points name has the notebook's own value at the others.
 
-    Raises `UserError` for a parameter that the notebook does not declare, and a notebook that needs another one.
+    Raises `UserError` for a parameter that the notebook does not declare or that has another type there, and for a
+    notebook that needs another one.
     """
     chosen = notebooks.select([notebook])[0]
     if chosen.needs:
@@ -90,7 +91,7 @@ def cells(
             values.setdefault(name, {})[_canonical(value)] = value
     for name, given in values.items():
         for value in given.values():
-            runner_plan.check_parameter(name, value, set(chosen.declares))
+            runner_plan.check_parameter(name, value, [chosen])
     full = [{name: point.get(name, chosen.declares[name]) for name in values} for point in points]
     grid = [Cell(chosen.path, profile, point, out / "cells" / _key(profile, point), timeout_s) for point in full]
     return list({cell.key: cell for cell in grid}.values())

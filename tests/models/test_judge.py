@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from kpm import datasets
 from kpm.errors import UserError
 from kpm.models.inference import for_inference
 from kpm.training import checkpoint, hardware
@@ -100,3 +101,6 @@ def test_bad_settings_are_refused(tmp_path):
         JudgeTrainConfig(steps=0)
     with pytest.raises(UserError, match="batch_size: 64 is more than the 12 sequences"):
         train_judge(JudgeTrainConfig(), tmp_path / "j.safetensors", data=(films(), films()))
+    beats = datasets.load("beats", "validation")
+    with pytest.raises(UserError, match=r"^dataset: expected films, 'beats' has none"):
+        train_judge(JudgeTrainConfig(), tmp_path / "j.safetensors", data=(films(), beats))

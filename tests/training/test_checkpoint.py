@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kpm.errors import UserError
+from kpm.models.judge import Judge
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, KoopmanAutoencoderConfig
 from kpm.training import checkpoint
 
@@ -67,6 +68,30 @@ def test_the_hashes_of_a_flipped_bit_are_told(model, tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"expected digest [0-9a-f]{64}, found [0-9a-f]{64}"):
         checkpoint.read(path)
+
+
+def test_a_checkpoint_is_found_by_its_name_or_its_path(model, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    monkeypatch.setenv("KPM_HOME", str(home))
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match=r"^no checkpoint 'a'; no KoopmanAutoencoder is shipped; give a \.safetensors"):
+        checkpoint.find("a", KoopmanAutoencoder)
+    shipped = home / "data" / "checkpoints"
+    for name in ("b", "a"):
+        checkpoint.save_model(shipped / f"{name}.safetensors", model, {})
+    checkpoint.save(shipped / "judge.safetensors", {"a": torch.zeros(1)}, {"model": "Judge"})
+    (shipped / "damaged.safetensors").write_bytes(b"no checkpoint")
+    assert checkpoint.find("a", KoopmanAutoencoder) == shipped / "a.safetensors"
+    assert checkpoint.find("judge", Judge) == shipped / "judge.safetensors"
+    assert checkpoint.find(str(shipped / "b.safetensors"), KoopmanAutoencoder) == shipped / "b.safetensors"
+    assert checkpoint.find("data/checkpoints/a.safetensors", KoopmanAutoencoder) == shipped / "a.safetensors"
+    checkpoint.save_model(here / "a.safetensors", model, {})
+    assert checkpoint.find("a.safetensors", KoopmanAutoencoder).resolve() == here / "a.safetensors"
+    with pytest.raises(UserError, match=r"^init: no checkpoint 'c'; shipped are a, b, or give a"):
+        checkpoint.find("c", KoopmanAutoencoder, "init")
+    with pytest.raises(UserError, match=r"^no checkpoint 'x/c\.safetensors'; shipped are judge, or give a"):
+        checkpoint.find("x/c.safetensors", Judge)
 
 
 def test_foreign_and_absent_files(tmp_path):

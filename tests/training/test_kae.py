@@ -14,6 +14,7 @@ from kpm.training import checkpoint, kae
 from kpm.training.classifier import ClassifierTask, ClassifierTrainConfig
 from kpm.training.fit import fit
 from kpm.training.kae import KAETask, KAETrainConfig
+from tests.metrics.toys import films
 
 CPU = torch.device("cpu")
 NETWORK = ClassifierTrainConfig(width=6, blocks=2, epochs=12, batch_size=30, learning_rate=0.02)
@@ -65,6 +66,11 @@ def test_a_class_can_be_left_out(data):
         task.batches(90, torch.Generator())
 
 
+def test_films_are_refused():
+    with pytest.raises(UserError, match=r"^dataset: expected images, points or series, 'noise' has none"):
+        ClassifierTask(NETWORK, films(), films(), CPU)
+
+
 def test_an_autoencoder_follows_the_classifier(data, network, tmp_path):
     config = dataclasses.replace(AUTOENCODER, network=str(network))
     task = KAETask(config, *data, CPU)
@@ -111,7 +117,7 @@ def test_data_are_those_of_the_network(network, data, monkeypatch):
     monkeypatch.setattr(kae.datasets, "load", lambda name, split: dataclasses.replace(data[0], name="other"))
     with pytest.raises(UserError, match="the network was trained on 'blobs', found 'other'"):
         kae.data(config)
-    with pytest.raises(UserError, match=r"no checkpoint 'best\.safetensors'"):
+    with pytest.raises(UserError, match=r"^network: no checkpoint 'nowhere/best\.safetensors'; no ResMLP is"):
         kae.data(dataclasses.replace(config, network="nowhere/best.safetensors"))
 
 

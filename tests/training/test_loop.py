@@ -168,6 +168,8 @@ def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
     assert b[1]["progress"]["before_commands"] == [config_command(a[1]["train"], first.best["step"])]
     with pytest.raises(UserError, match=r"init: best.safetensors is a model of other sizes"):
         run(small(init=start, latent_dim=10), tmp_path / "third", data)
+    with pytest.raises(UserError, match=r"^init: no checkpoint 'nothing'; "):
+        run(small(init="nothing"), tmp_path / "fourth", data)
 
 
 def test_weights_get_axes_and_have_them_turned_again_if_asked(data, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pytest
 
@@ -46,6 +47,8 @@ def test_trials_are_run_once_and_saved(short, tmp_path, monkeypatch, capsys):
     ]
     mean = sum(v["observed"]["1"] for v in values) / 2
     assert saved.metrics["mse_corrupted_linear_h1"] == pytest.approx(mean)
+    spread = abs(values[0]["observed"]["1"] - values[1]["observed"]["1"]) / 2**0.5
+    assert saved.metrics["mse_corrupted_linear_h1_std"] == pytest.approx(spread)
     assert saved.command == "kpm dse quadlink --frames 1500 --corrupted --methods linear lstm --trials 2 --save"
     assert saved.paper["mse_corrupted_lstm_h1"] == 0.3167 and saved.seeds == (0, 1)
     assert saved.metrics["mse_corrupted_noise_floor_h1"] < mean < saved.metrics["mse_corrupted_black_h1"]
@@ -87,6 +90,56 @@ def test_bad_arguments(capsys):
     assert main(["dse", "quadlink", "--methods", "rnk"]) == 2
     assert "did you mean 'rkn'" in capsys.readouterr().err
     assert main(["dse", "quadlink", "--trials", "-1"]) == 2
+
+
+def keep(folder, films, method, errors):
+    """Trials of a method, ``{trial: error}``, the same at all horizons."""
+    for trial, error in errors.items():
+        path = quad_link_table.path(folder, "1.5k", films == "corrupted", method, trial)
+        path.parent.mkdir(exist_ok=True)
+        by_target = {
+            target: {h: error for h in quad_link_table.HORIZONS}
+            for target in (["observed", "clean"] if films == "corrupted" else ["clean"])
+        }
+        path.write_text(json.dumps({"method": method, "trial": trial, "errors": by_target}))
+
+
+def test_methods_are_compared_on_the_trials_that_all_have(tmp_path):
+    keep(tmp_path, "clean", "linear", {0: 1.0, 1: 2.0, 2: 6.0, 3: 11.0})
+    keep(tmp_path, "clean", "dse", {0: 3.0, 2: 5.0, 3: 7.0})
+    keep(tmp_path, "corrupted", "linear", {0: 10.0, 1: 20.0, 2: 30.0})
+    found = quad_link_table.result(tmp_path, "1.5k")
+    assert found.seeds == (0, 2) and "all methods have (0, 2)" in found.notes and "linear clean 4" in found.notes
+    expected = {"clean_linear": [1.0, 6.0], "clean_dse": [3.0, 5.0], "corrupted_linear": [10.0, 30.0]}
+    expected |= {"clean_linear_4": [1.0, 2.0, 6.0, 11.0], "clean_dse_3": [3.0, 5.0, 7.0]}
+    expected |= {"corrupted_linear_3": [10.0, 20.0, 30.0]}
+    for name, values in expected.items():
+        films, method, *of = name.split("_")
+        name = f"mse_{films}_{method}_h1" + "".join(f"_mean_of_{n}" for n in of)
+        assert found.metrics[name] == statistics.mean(values), name
+        assert found.metrics[f"{name}_std"] == pytest.approx(statistics.stdev(values)), name
+    assert "mse_clean_dse_h1_mean_of_2" not in found.metrics
+    assert found.details["clean"]["errors"]["linear"]["clean"]["1"] == [1.0, 2.0, 6.0, 11.0]
+    keep(tmp_path, "clean", "lstm", {2: 4.0})
+    one = quad_link_table.result(tmp_path, "1.5k")
+    assert one.seeds == (2,) and one.metrics["mse_clean_linear_h1"] == 6 and one.metrics["mse_clean_dse_h1"] == 5
+    assert "mse_clean_linear_h1_std" not in one.metrics and one.metrics["mse_clean_linear_h1_mean_of_4"] == 5
+    keep(tmp_path, "corrupted", "rkn", {1: 4.0})
+    with pytest.raises(UserError, match="no trial that all methods have"):
+        quad_link_table.result(tmp_path, "1.5k")
+
+
+def test_the_shipped_figures_are_of_the_trials_that_all_methods_have():
+    stored = results.load("dse_quadlink")
+    for films in ("clean", "corrupted"):
+        target = "observed" if films == "corrupted" else "clean"
+        for method, errors in stored.details[films]["errors"].items():
+            values, name = errors[target]["1"], f"mse_{films}_{method}_h1"
+            assert stored.metrics[name] == statistics.mean(values[: len(stored.seeds)])
+            if len(values) > len(stored.seeds):
+                name = f"{name}_mean_of_{len(values)}"
+                assert stored.metrics[name] == statistics.mean(values)
+                assert stored.metrics[f"{name}_std"] == pytest.approx(statistics.stdev(values))
 
 
 def test_nothing_to_save(tmp_path):

@@ -53,7 +53,9 @@ def test_table_is_the_mean_over_trials(tmp_path, capsys):
     assert set(rows[2].errors) == set(expected) and "matched_m6" in expected
     for form, each in expected.items():
         assert rows[2].errors[form] == pytest.approx(each.mean(), abs=1e-12)
-        assert rows[2].stds[form] == pytest.approx(each.std(), abs=1e-12)
+        assert rows[2].stds[form] == pytest.approx(each.std(ddof=1), abs=1e-12)
+        pooled = (rows[0].stds[form] ** 2 + rows[2].stds[form] ** 2) / 2
+        assert rows[4].stds[form] == pytest.approx(pooled**0.5, abs=1e-12)
         assert rows[4].errors[form] == pytest.approx((rows[0].errors[form] + rows[2].errors[form]) / 2)
     assert rows[2].eigenvalues == 13 and rows[2].trials == 2 and rows[4].trials == 4
 
@@ -84,6 +86,9 @@ def test_differences_are_paired():
     other = np.array([-0.01, -0.02])
     assert row.less == pytest.approx((less.mean() + other.mean()) / 2) and row.pairs == 5
     assert row.less_se == pytest.approx((less.var(ddof=1) / 3 + other.var(ddof=1) / 2) ** 0.5 / 2)
+    assert rows["0.10", "dse_published"].stds["mean13"] == 0  # a single trial
+    many, few = (rows[level, "edmd_monomials"].stds["mean13"] for level in ("0.10", "0.20"))
+    assert row.stds["mean13"] == pytest.approx(((2 * many**2 + few**2) / 3) ** 0.5)
     text = dse_table.as_text("vdp", list(rows.values()))
     assert f"{less.mean():+.5f} ± {less.std(ddof=1) / 3**0.5:.5f}" in text
 

@@ -204,7 +204,9 @@ def test_what_does_not_fit_is_refused_in_one_line(home, capsys):
         assert cli.main(["evaluate", *words, *FLAGS]) == 2
         return capsys.readouterr().err
 
-    assert "no checkpoint 'nothing'; shipped are judge_puppets, ssm_skd_puppets" in complaint("nothing")
+    assert "no checkpoint 'nothing'; shipped are ssm_skd_puppets, or" in complaint("nothing")
+    text = complaint("ssm_skd_puppets", "--judge", "nothing")
+    assert "no checkpoint 'nothing'; shipped are judge_puppets, or" in text
     assert "holds a 'Judge', expected a KoopmanAutoencoder" in complaint("judge_puppets")
     other = {"data": {"train": {"name": "shapes3d_rerender", "source": "re-render"}}, "progress": {}}
     checkpoint.save_model(home / "other.safetensors", judge(CLASSES), other)

@@ -76,7 +76,9 @@ def test_mistakes_are_named(tiny, tmp_path, capsys):
     assert cli.main(["kae", "yinyang", "--save", "--classes", "1"]) == 2
     assert "save: means of the results file are over all classes" in capsys.readouterr().err
     assert cli.main(["kae", "yinyang", "--checkpoint-file", "x"]) == 2
-    assert "no checkpoint 'x'" in capsys.readouterr().err
+    assert (
+        "no checkpoint 'x'; shipped are kae_mnist, kae_yinyang, or give a .safetensors file" in capsys.readouterr().err
+    )
     with pytest.raises(results.UserError, match="blobs is a stand-in"):
         kae_command._save("yinyang", blobs("test"), [Found(tmp_path, {}, {}, {}, 0.0)], True)
     assert cli.main(["kae", "mnist", "--seeds", "1", "1"]) == 2

@@ -16,7 +16,7 @@ from kpm.datasets.beats import load as load_beats
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.models.sentiment import SentimentConfig, SentimentNet
 from kpm.training import checkpoint
-from kpm.workbook import kann_ecg, kann_plots, kann_sentiment, results
+from kpm.workbook import kann_command, kann_ecg, kann_plots, kann_sentiment, publish_task, results
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,9 @@ def test_train_publish_and_analyse_the_sentiment_network(home, capsys, monkeypat
     said = capsys.readouterr().out
     found = json.loads((home / "out" / "kann_sentiment.json").read_text())
     assert 0 <= found["metrics"]["agreement"] <= 1 and found["metrics"]["reviews"] == 160
-    assert "agreement" in said and "(paper 0.99)" in said
+    # The paper's figures are with padding, so they stand beside ours with padding only.
+    beside = {line.split()[0]: line.split("(paper ")[1] for line in said.splitlines() if "(paper " in line}
+    assert beside == {"agreement_padded": "0.99)", "e_rel_padded": "0.095)"} and "agreement " in said
     assert cli.main([*argv, "--save"]) == 2  # there is no kann_sentiment.json: the stand-in's has another name
     words = [*meta["vocabulary"][:-1], "other"]
     tensors, _ = checkpoint.read(paths.checkpoints() / "sentiment_reviews_synthetic.safetensors")
@@ -137,7 +139,14 @@ def test_train_publish_and_analyse_the_beat_autoencoder(home, capsys):
     assert found["metrics"]["beats"] > 0 and found["metrics"]["e_rel"] > 0
     assert len(found["details"]["moduli"]) <= 6
     assert cli.main(["kann", "ecg", "--checkpoint-file", "nosuch"]) == 2
-    assert "no checkpoint 'nosuch'" in capsys.readouterr().err
+    assert "no checkpoint 'nosuch'; shipped are ecg_beats, or give a .safetensors file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("task", "name"), [("sentiment", "SentimentNet"), ("ecg", "BeatAutoencoder")])
+def test_the_papers_figures_in_the_results_files_are_those_of_the_code(task, name):
+    stored = results.load(f"kann_{task}")
+    assert stored.paper == {**publish_task.KINDS[name].paper, **kann_command.PAPER[task]}
+    assert set(stored.paper) <= set(stored.metrics)
 
 
 def test_figures_take_what_the_chapters_give_them():

@@ -77,6 +77,28 @@ def test_what_cannot_be_saved_is_said_before_the_search(home):
         partition.partition_command(str(copy), save=True)
 
 
+def test_what_cannot_be_judged_is_said_before_the_search(home, monkeypatch):
+    monkeypatch.setattr(partition, "searches", lambda *given: pytest.fail("the search began"))
+    for given, message in (
+        ({"repeats": 1}, "^repeats: expected at least 2, one repeat has no standard error; got 1"),
+        ({"search_repeats": 1}, "^search-repeats: expected at least 2"),
+        ({"films_per_repeat": 5}, "^films-per-repeat: expected at least the 32 of a batch, got 5"),
+        ({"batch_size": 1}, "^batch-size: expected at least 2"),
+        ({"batch_size": 65}, r"^batch-size: 65 films are more than the 64 of puppets \(test\)"),
+        ({"width": 0}, "^width: expected at least 1, got 0"),
+        ({"exhaustive_components": 0}, "^exhaustive-components: expected at least 1, got 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            partition.partition_command("ssm_skd_puppets", **({"batch_size": 32} | given))
+    many = autoencoder(latent_dim=15)
+    _, meta = checkpoint.read(paths.checkpoints() / "ssm_skd_puppets.safetensors")
+    checkpoint.save_model(home / "many.safetensors", many, meta)
+    with pytest.raises(UserError, match=r"^exhaustive-components: expected at most 12, got 13"):
+        partition.partition_command(
+            str(home / "many.safetensors"), batch_size=32, exhaustive_components=13, precision="32-true"
+        )
+
+
 def test_a_partition_is_judged_by_the_formula():
     """Against equation 7 written out for accuracies made up."""
     rng = np.random.default_rng(0)

@@ -237,6 +237,16 @@ def test_readme_is_regenerated_and_only_between_the_markers(home, make):
     text = readme.read_text()
     assert "| many | eig_error_mean13 | 0.25 ± 0.12 (std) |" in text and "of_little_interest" not in text
     assert "| few | of_more_interest | 3 |" in text
+    long = "kpm train ssm-skd " + "--a-flag 0.125 " * 20
+    save(make(name="lengthy", command=long))
+    save(make(name="lengthy_too", command=long, metrics={"of_little_interest": 7.0}, paper={}))
+    save(make(name="edge", command="k" * results.LONGEST_COMMAND))
+    assert update_readme() is True
+    rows = {row[0]: row[-1] for row in reversed(cells(readme.read_text()))}  # the first row of each has the command
+    assert rows["lengthy"] == "see data/results/lengthy.json" and long not in readme.read_text()
+    assert rows["lengthy_too"] == "see data/results/lengthy_too.json"
+    assert rows["edge"] == "k" * results.LONGEST_COMMAND and load("lengthy").command == long
+    assert long.strip() in table(load_all())  # kpm results has it whole
     save(make(metrics={"D_sd": 0.5}))
     assert update_readme() is True  # a results file that changed is drift
     readme.write_text(readme.read_text().replace("| 0.5 |", "| 0.9 |"))

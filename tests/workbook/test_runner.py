@@ -22,6 +22,7 @@ import pytest
 import tyro
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from kpm import cli
 from kpm.errors import UserError
 from kpm.workbook import runner, runner_plan
 from kpm.workbook.runner_plan import NotebookRun
@@ -327,6 +328,54 @@ def test_other_mistakes_are_named(home, arguments, message):
     with pytest.raises(UserError, match=message):
         runner.run(**arguments)
     assert not (home.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name, value, wanted",
+    [
+        ("seed", "abc", "int as in 01_a (7253), got 'abc'"),
+        ("seed", "1.5", "int as in 01_a (7253), got 1.5"),
+        ("seed", "true", "int as in 01_a (7253), got True"),
+        ("seed", "null", "int as in 01_a (7253), got None"),
+        ("rate", "fast", "float as in 01_a (0.5), got 'fast'"),
+        ("rate", "False", "float as in 01_a (0.5), got False"),
+        ("noise", "0.1", "list of float as in 01_a ([0.1, 1.0]), got 0.1"),
+        ("noise", '["a"]', "list of float as in 01_a ([0.1, 1.0]), got ['a']"),
+        ("mixed", "3", "list as in 01_a ([1, 'a']), got 3"),
+        ("word", "[1]", "str as in 01_a ('x'), got [1]"),
+        ("flag", "1", "bool as in 01_a (True), got 1"),
+        ("table", "1", "dict as in 01_a ({'a': 1}), got 1"),
+        ("other", "a", "int as in 02_b (3), got 'a'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_a_kernel_starts(home, capsys, name, value, wanted):
+    write(home, "01_a", "print(1)", extra=TYPES)
+    write(home, "02_b", "print(1)", extra="other = 3")
+    assert cli.main(["run", "-p", name, value]) == 2
+    assert capsys.readouterr().err == f"kpm: parameter {name!r}: expected {wanted}\n"
+    assert not (home.parent / "out").exists()
+
+
+TYPES = (
+    'rate = 0.5\nnoise = [0.1, 1.0]\nmixed = [1, "a"]\nword = "x"\nflag = True\ntable = {"a": 1}\nfree = None\n'
+    "other = None\npair = (1, 2)\n"
+)
+
+
+def test_values_that_fit_are_passed_on(home):
+    write(home, "01_a", "print(1)", extra=TYPES)
+    chosen = runner_plan.notebooks.select((), home)
+    given = {
+        "rate": "2", "noise": "[1, 0.5]", "mixed": "[2.5, null]", "word": "2024", "flag": "false", "table": "{}",
+        "free": "2024", "other": "abc", "pair": "[3, 4]", "seed": "-1",
+    }  # fmt: skip
+    values = runner_plan.parse_values(given, ())
+    [task] = runner_plan.plan(chosen, "quick", values, home.parent / "out")
+    assert {name: task.parameters[name] for name in given} == {
+        "rate": 2, "noise": [1, 0.5], "mixed": [2.5, None], "word": "2024", "flag": False, "table": {},
+        "free": 2024, "other": "abc", "pair": [3, 4], "seed": -1,
+    }  # fmt: skip
+    assert runner_plan.parse_values({"word": '"3"', "nosuch": "3"}, ()) == {"word": "3", "nosuch": 3}
 
 
 def test_two_runs_cannot_share_a_folder(home):

@@ -136,6 +136,15 @@ def test_bad_data_are_one_clear_error(data):
         sim_mnist.result([], data["test"])
 
 
+def test_nothing_to_show_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KPM_HOME", str(tmp_path))
+    assert cli.main(["sim", "mnist", "--dataset", "small_digits", "--no-run"]) == 2
+    assert capsys.readouterr().err == "kpm: sim_small_digits: no run is there yet\n"
+    assert cli.main(["sim", "mnist", "--dataset", "small_digits", "--models"]) == 2
+    assert cli.main(["sim", "mnist", "--dataset", "beats", "--no-run"]) == 2
+    assert "dataset: expected images, 'beats' has none" in capsys.readouterr().err
+
+
 def test_comparison_tells_gaps_from_chance():
     def row(model, accuracy, spread, step):
         times = {"step_ms": step, "answer_ms": 2 * step}

@@ -59,7 +59,12 @@ def test_cells_have_every_parameter_and_a_folder_of_their_own(notebook, tmp_path
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("y: 1", "unknown parameter 'y'"), ("out_dir: a", "set by the runner"), ("x: 2020-01-01", "not plain JSON")],
+    [
+        ("y: 1", "unknown parameter 'y'"),
+        ("out_dir: a", "set by the runner"),
+        ("x: 2020-01-01", "not plain JSON"),
+        ("x: [1, a]", "parameter 'x': expected int as in squares (0), got 'a'"),
+    ],
 )
 def test_a_grid_that_does_not_fit_the_notebook(notebook, tmp_path, capsys, text, words):
     status = cli.main(["sweep", str(notebook), "--grid", str(grid_file(tmp_path, text)), "--out", str(tmp_path / "o")])
