@@ -231,7 +231,8 @@ class KoopmanAutoencoder(nn.Module):
         if len(images):
             with torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(torch.cat([z, seen]), self.config.scope, self.config.static_size)
-                extra.append((parts.static[mirrored] + parts.dynamic[len(z) :]).to(z.dtype))
+                # They have the look that is wanted: their dynamic part shall not learn to tell it.
+                extra.append((parts.static[mirrored] + parts.dynamic[len(z) :].detach()).to(z.dtype))
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
         output = Output(z, predicted, reconstruction, prediction, eigenvalues)
