@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kpm.datasets.signals import Signals
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.training.fit import FitConfig
@@ -51,6 +52,9 @@ class BeatsTask:
     """Normal beats, and the mean absolute error of what is rebuilt of them; a task of `kpm.training.fit`."""
 
     def __init__(self, config: BeatsTrainConfig, train, validation, device: torch.device):
+        for data in (train, validation):
+            if not isinstance(data, Signals):
+                raise UserError(f"dataset: expected series, {data.name!r} has none")
         self.config, self.about = config, about(train, validation)
         self.beats, self.held_out = (d.values[d.labels == 0].to(device) for d in (train, validation))
         for name, beats in (("train", self.beats), ("validation", self.held_out)):

@@ -60,6 +60,9 @@ class SentimentTask:
     """Reviews in batches of like length, so that little padding is read; a task of `kpm.training.fit`."""
 
     def __init__(self, config: SentimentTrainConfig, train: Reviews, validation: Reviews, device: torch.device):
+        for data in (train, validation):
+            if not isinstance(data, Reviews):
+                raise UserError(f"dataset: expected reviews, {data.name!r} has none")
         self.config, self.about = config, about(train, validation)
         self.train, self.held_out = train.to(device), validation.to(device)
         torch.manual_seed(config.seed)

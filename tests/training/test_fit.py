@@ -17,6 +17,8 @@ from kpm.errors import UserError
 from kpm.training import checkpoint
 from kpm.training.fit import FitConfig, fit
 from kpm.training.losses import NonFiniteLoss
+from kpm.training.tasks import TASKS
+from tests.training.conftest import moving_squares
 
 CONFIG = FitConfig(epochs=6, batch_size=8, learning_rate=0.3)
 
@@ -158,3 +160,10 @@ def test_the_learning_rate_rises_and_falls():
 def test_parameters_out_of_range_are_named(field, value):
     with pytest.raises(UserError, match=field):
         FitConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("sentiment", "reviews"), ("ecg", "series")])
+def test_data_of_another_kind_are_refused(name, wanted):
+    entry, squares = TASKS[name], moving_squares("train", 4)
+    with pytest.raises(UserError, match=f"^dataset: expected {wanted}, 'squares' has none"):
+        entry.task(entry.config(), squares, squares, torch.device("cpu"))
