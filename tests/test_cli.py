@@ -68,8 +68,6 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--swap-share", "1.5"], "swap_share must be above 0 and at most 1, got 1.5"),
         (["--w-swap", "1", "--batch-size", "1"], "w_swap: a swap needs two films"),
         (["--w-between", "1"], "w_between: looks at swaps, of which there are none without w_swap"),
-        (["--w-mirror", "1", "--accumulate", "2"], "w_mirror: looks at the whole batch at once"),
-        (["--mirror-share", "0"], "mirror_share must be above 0 and at most 1, got 0.0"),
         (["--axes", "--turn-axes"], "turn_axes: there is nothing to turn without axes and init"),
         (["--lr-factor", "2"], "lr_factor must lie between 0 and 1"),
         (["--validation-sequences", "0"], "validation_sequences must be at least 1"),

@@ -67,11 +67,6 @@ class TrainConfig:
     w_between: float = 0.0
     """Weight of a loss on the same swaps (not in the thesis): a part from between two films is to be decoded as that of
     one of the two, so that no picture is a ghost of two motions."""
-    w_mirror: float = 0.0
-    """Weight of a loss on films that are mirror images of each other (not in the thesis): the look of the one with the
-    motion of the other is to be decoded as the other. In one process, without --accumulate."""
-    mirror_share: float = 0.25
-    """At most such a share of a batch is looked at for this loss."""
     swap_channels: bool = False
     """In half of these swaps the partner gives the dynamic part and a random half of the static channels, so that
     channels can be exchanged one by one."""
@@ -133,7 +128,7 @@ class TrainConfig:
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("prediction_share", "swap_share", "mirror_share"):
+        for name in ("prediction_share", "swap_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise UserError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if self.prediction_share < 1 and self.accumulate > 1:
@@ -146,8 +141,6 @@ class TrainConfig:
             raise UserError("w_between: looks at swaps, of which there are none without w_swap")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
-        if self.w_mirror and self.accumulate > 1:
-            raise UserError("w_mirror: looks at the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:

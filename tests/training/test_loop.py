@@ -20,7 +20,7 @@ from kpm.training.config import command as config_command
 from kpm.training.loop import train
 from kpm.training.losses import NonFiniteLoss
 from kpm.training.run_folder import Log
-from tests.training.conftest import moving_squares, small, with_mirror_images
+from tests.training.conftest import moving_squares, small
 
 
 def run(config, folder, data, **options):
@@ -76,7 +76,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(data, tmp_path):
         import sys
         sys.path.insert(0, sys.argv[2])
         from kpm.training.loop import train
-        from tests.training.conftest import moving_squares, small, with_mirror_images
+        from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         options = {"device": "cpu", "progress_bar": False, "save_every_s": 0.2, "resume": True}
         train(small(steps=150), sys.argv[1], data=data, **options)
@@ -258,31 +258,6 @@ def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, t
     assert result.history[-1]["swap"] > 0 and result.history[-1]["between"] > 0
 
 
-def test_films_that_are_mirror_images_of_each_other_are_looked_at(data, tmp_path, monkeypatch):
-    """Half the squares move left as well: a share of a batch in training, all of them in validation."""
-    from kpm.training import loop
-
-    honest, seen = loop.koopman_losses, []
-
-    def watched(output, frames, config):
-        images = output.mirror_images
-        seen.append((0 if images is None else len(images), len(frames)))
-        return honest(output, frames, config)
-
-    monkeypatch.setattr(loop, "koopman_losses", watched)
-    both_ways = [with_mirror_images(d, n) for d, n in zip(data, (16, 4))]
-    result = run(small(steps=6, w_mirror=0.1, mirror_share=0.3), tmp_path / "run", both_ways)
-    in_training = [s[0] for s in seen if s[1] == 4]
-    assert len(in_training) == 6 and max(in_training) == 2  # 0.3 of 4, rounded up
-    assert {s[0] for s in seen if s[1] == 9} == {8}
-    assert result.history[-1]["mirror"] > 0
-    with pytest.raises(UserError, match=r"w_mirror: no film of 'squares' \(train\) is the mirror image of another"):
-        run(small(w_mirror=0.5), tmp_path / "other", data)
-    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"w_mirror: needs one process, there are 2"):
-        run(small(w_mirror=0.5), tmp_path / "run", data, team=two)
-
-
 def test_validation_looks_at_batches_of_one_size():
     """SKD's operator of the two films that 66 leave over 64 would be far from that of a batch."""
     from kpm.models.koopman_autoencoder import KoopmanAutoencoder
@@ -364,7 +339,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(data, tmp_path):
         import resource, signal, sys
         sys.path.insert(0, sys.argv[2])
         from kpm.training.loop import train
-        from tests.training.conftest import moving_squares, small, with_mirror_images
+        from tests.training.conftest import moving_squares, small
         data = moving_squares("train", 21), moving_squares("validation", 5)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # writes beyond fail, as on a full disk
