@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
 from kpm.workbook.plots import BLUE, GREY, ORANGE, _figure, style
 
@@ -101,30 +103,54 @@ def plot_trade_off(
     """
     figure, axes = _figure(6.4, 4.2)
     ax = axes[0, 0]
-    every = [x for x, _ in (*ours.values(), *paper.values())]
-    middle = (min(every) + max(every)) / 2 if every else 0.0
     with style():
-        for points, marker, colour, text, label, mine in (
-            (ours, "o", BLUE, BLUE, "ours", True),
-            (paper, "D", ORANGE, "black", "thesis", False),
+        labels = []
+        for points, marker, colour, text, label in (
+            (ours, "o", BLUE, BLUE, "ours"),
+            (paper, "D", ORANGE, "black", "thesis"),
         ):
             if points:
                 x, y = zip(*points.values())
                 ax.scatter(x, y, marker=marker, color=colour, s=52, label=label, zorder=3)
-            for name, (a, b) in points.items():
-                # Ours to the left of the point, unless the frame or another of ours is there; the paper's below right.
-                left = (
-                    mine and a > middle and not any(0 < a - x < 0.05 and abs(b - y) < 0.01 for x, y in points.values())
-                )
-                offset, side = ((-9, 0), "right") if left else ((9, 0 if mine else -8), "left")
-                place = {"xytext": offset, "ha": side}
-                place["va"] = "center"
-                ax.annotate(name, (a, b), textcoords="offset points", fontsize=9.5, color=text, **place)
+            labels += [(name, at, text) for name, at in points.items()]
         ax.set(xlabel=r"$D_\mathrm{sd}$ (static against dynamic)", ylabel=r"$D_\mathrm{mf}$ (factor against factor)")
         ax.set_title(title, loc="left")
         ax.margins(0.3, 0.2)
         ax.legend(loc="upper left")
+        _label(ax, labels)
     return figure
+
+
+def _label(ax: Axes, labels: Sequence[tuple[str, tuple[float, float], str]]) -> None:
+    """Names beside points, each on the side where it covers least of other names, of points and of the frame."""
+    figure = ax.get_figure()
+    figure.draw_without_rendering()  # the layout, in pixels
+    frame, size = ax.get_window_extent(), figure.dpi * 11 / 72
+    taken = [ax.get_legend().get_window_extent()] if labels else []
+    for _, at, _ in labels:
+        x, y = ax.transData.transform(at)
+        taken.append(Bbox.from_bounds(x - size / 2, y - size / 2, size, size))
+    sides = (((9, 0), "left", "center"), ((-9, 0), "right", "center"), ((0, 9), "center", "bottom"))
+    sides += (((0, -9), "center", "top"), ((7, -7), "left", "top"), ((-7, -7), "right", "top"))
+    for name, at, colour in labels:
+        tried = []
+        for offset, ha, va in sides:
+            place = {"xytext": offset, "textcoords": "offset points", "ha": ha, "va": va}
+            note = ax.annotate(name, at, fontsize=9.5, color=colour, **place)
+            box = note.get_window_extent()
+            inside = _shared_area(box, frame)
+            covered = box.width * box.height - inside + sum(_shared_area(box, other) for other in taken)
+            tried.append((covered, len(tried), note, box))
+        best = min(tried, key=lambda one: one[:2])
+        taken.append(best[3])
+        for _, number, note, _ in tried:
+            if number != best[1]:
+                note.remove()
+
+
+def _shared_area(a: Bbox, b: Bbox) -> float:
+    both = Bbox.intersection(a, b)
+    return 0.0 if both is None else both.width * both.height
 
 
 def plot_kinds(silhouettes: Mapping[int, float], explained: Sequence[float], title: str = "") -> Figure:

@@ -1,7 +1,8 @@
 """Metrics that the README's table shows, besides those the papers have."""
 
 HEADLINES = (
-    "mse", "D_sd", "D_mf", "D_mf_independent", "D_mf_channels", "D_sd_resplit", "D_mf_resplit",
+    "mse", "D_sd", "D_mf", "D_sd_published", "D_sd_no_lstm", "D_sd_swap_losses",
+    "D_mf_independent", "D_mf_channels", "D_sd_resplit", "D_mf_resplit",
     "accuracy_test", "agreement", "e_rel", "agreement_padded", "e_rel_padded",
     "recall", "linearised_recall", "lexicon_r", "eig_error_mean13", "published_eig_error_mean13", "trials_per_level",
     "published_trials_per_level", "best_baseline_eig_error_mean13", "mse_one_step", "gap", "ratio_sets", "runs",

@@ -61,6 +61,17 @@ def test_both_kinds_of_points_are_there():
     assert {t.get_text() for t in ax.texts} == {"a", "b", "c"}
 
 
+def test_names_of_points_close_together_do_not_cover_each_other():
+    ours = {f"model {i}": (0.95 + 0.002 * i, 0.93 + 0.001 * i) for i in range(3)}
+    figure = plot_trade_off(ours, {"theirs": (0.9, 0.93), "far away": (0.8, 0.8)})
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    boxes = [t.get_window_extent() for t in ax.texts]
+    frame = ax.get_window_extent()
+    assert len(boxes) == 5 and all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_the_number_of_kinds_is_marked_and_channels_stand_in_order():
     left, right = plot_kinds({2: 0.1, 3: 0.4, 4: -0.2}, [0.1, 0.9, -0.2, 0.6]).axes
     curve, mark = left.lines
