@@ -14,7 +14,7 @@ from kpm.datasets.signals import Signals
 from kpm.errors import UserError
 from kpm.models.beat_autoencoder import BeatAutoencoder, BeatAutoencoderConfig
 from kpm.training.fit import FitConfig
-from kpm.training.run_folder import about
+from kpm.training.run_folder import about, check_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,7 @@ class BeatsTask:
     """Normal beats, and the mean absolute error of what is rebuilt of them; a task of `kpm.training.fit`."""
 
     def __init__(self, config: BeatsTrainConfig, train, validation, device: torch.device):
-        for data in (train, validation):
-            if not isinstance(data, Signals):
-                raise UserError(f"dataset: expected series, {data.name!r} has none")
+        check_kind(Signals, "series", train, validation)
         self.config, self.about = config, about(train, validation)
         self.beats, self.held_out = (d.values[d.labels == 0].to(device) for d in (train, validation))
         for name, beats in (("train", self.beats), ("validation", self.held_out)):

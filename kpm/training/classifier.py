@@ -14,7 +14,7 @@ from kpm.datasets.labelled import Labelled
 from kpm.errors import UserError
 from kpm.models.res_mlp import ResMLP, ResMLPConfig
 from kpm.training.fit import FitConfig
-from kpm.training.run_folder import about
+from kpm.training.run_folder import about, check_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,7 @@ class ClassifierTask:
     """Samples and their classes, by cross-entropy; a task of `kpm.training.fit`."""
 
     def __init__(self, config: ClassifierTrainConfig, train, validation, device: torch.device):
-        for data in (train, validation):
-            if not isinstance(data, Labelled):
-                raise UserError(f"dataset: expected images, points or series, {data.name!r} has none")
+        check_kind(Labelled, "images, points or series", train, validation)
         self.config, self.about = config, about(train, validation)
         classes = len(train.class_names)
         if wrong := [c for c in config.without if not 0 <= c < classes]:

@@ -19,6 +19,7 @@ from kpm.models.judge import Judge, JudgeConfig
 from kpm.training import checkpoint, hardware
 from kpm.training.augment import augment
 from kpm.training.losses import cross_entropy
+from kpm.training.run_folder import check_kind
 from kpm.training.state import StopOnSignal, generator, mix
 from kpm.training.team import launched
 
@@ -79,9 +80,7 @@ def train_judge(
     where = hardware.device(device)
     if launched():
         raise UserError("judge: a judge takes minutes and is trained by one process, without torchrun")
-    for d in data:
-        if not isinstance(d, SequenceDataset):
-            raise UserError(f"dataset: expected films, {d.name!r} has none")
+    check_kind(SequenceDataset, "films", *data)
     train, held_out = (d.to(where) for d in data)
     if len(train) < config.batch_size:
         raise UserError(f"batch_size: {config.batch_size} is more than the {len(train)} sequences of the split")

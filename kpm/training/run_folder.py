@@ -54,6 +54,13 @@ class Log:
         files.write_text(self.path, "".join(json.dumps(e) + "\n" for e in kept))
 
 
+def check_kind(kind: type, called: str, *data: Any) -> None:
+    """`UserError` if one of the datasets `data` is none of `kind`, ``"images"`` or what else it is called."""
+    for d in data:
+        if not isinstance(d, kind):
+            raise UserError(f"dataset: expected {called}, {d.name!r} has none")
+
+
 def about(train: Described, validation: Described) -> dict[str, dict[str, Any]]:
     """What a run notes of its data.
 

@@ -15,7 +15,7 @@ from kpm.errors import UserError
 from kpm.models.sentiment import SentimentConfig, SentimentNet
 from kpm.training import hardware
 from kpm.training.fit import FitConfig
-from kpm.training.run_folder import about
+from kpm.training.run_folder import about, check_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +60,7 @@ class SentimentTask:
     """Reviews in batches of like length, so that little padding is read; a task of `kpm.training.fit`."""
 
     def __init__(self, config: SentimentTrainConfig, train: Reviews, validation: Reviews, device: torch.device):
-        for data in (train, validation):
-            if not isinstance(data, Reviews):
-                raise UserError(f"dataset: expected reviews, {data.name!r} has none")
+        check_kind(Reviews, "reviews", train, validation)
         self.config, self.about = config, about(train, validation)
         self.train, self.held_out = train.to(device), validation.to(device)
         torch.manual_seed(config.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from kpm.errors import UserError, pick
 from kpm.models import equal_sizes
 from kpm.models.equal_sizes import MODELS, STEMS, Name
 from kpm.training.fit import FitConfig
-from kpm.training.run_folder import about
+from kpm.training.run_folder import about, check_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +59,11 @@ class SIMTrainConfig(FitConfig):
         return dataclasses.replace(self, epochs=1, images=self.images or 10000)
 
 
-def check_images(*data: Any) -> None:
-    """`UserError` if one of `data` is no dataset of images."""
-    for d in data:
-        if not isinstance(d, Images):
-            raise UserError(f"dataset: expected images, {d.name!r} has none")
-
-
 class SIMTask:
     """Images and their classes, by cross-entropy; a task of `kpm.training.fit`."""
 
     def __init__(self, config: SIMTrainConfig, train: Images, validation: Images, device: torch.device):
-        check_images(train, validation)
+        check_kind(Images, "images", train, validation)
         if config.images > len(train):
             raise UserError(f"images: {train.name!r} has {len(train)} to learn from, got {config.images}")
         if config.images:

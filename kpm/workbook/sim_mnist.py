@@ -13,12 +13,14 @@ from typing import Any, Literal
 import torch
 
 from kpm import datasets, environment, files, paths
+from kpm.datasets.images import Images
 from kpm.errors import UserError, pick
 from kpm.models import sim
 from kpm.models.equal_sizes import MODELS
 from kpm.training import checkpoint
 from kpm.training import sim as training
 from kpm.training.fit import fit
+from kpm.training.run_folder import check_kind
 from kpm.training.sim import SIMTask, SIMTrainConfig
 from kpm.workbook import results
 
@@ -64,7 +66,7 @@ def mnist_command(
     data = {}
     for split in ("train", "validation", "test"):
         data[split] = datasets.load(dataset, split, source)
-        training.check_images(data[split])
+        check_kind(Images, "images", data[split])
     name = data["test"].name
     place = Path(folder or paths.runs() / f"sim_{name}")
     for seed in seeds if run else ():
