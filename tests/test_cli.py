@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kpm import __version__, cli
+from kpm import __version__, cli, datasets
 
 
 def run(capsys, *argv):
@@ -158,6 +158,12 @@ def test_training_by_the_command_line_and_resuming(capsys, tmp_path):
     assert status == 0 and "finished after 5 steps" in out
     status, _, err = run(capsys, "train", "ssm-skd", *flags, "--steps", "5", "--resume", "--seed", "1")
     assert status == 2 and "other parameters (seed 7253 -> 1)" in err
+
+
+def test_a_slip_in_init_is_told_before_the_films_are_composed(capsys, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda *_: pytest.fail("films were composed"))
+    status, _, err = run(capsys, "train", "skd", "--init", "skd_sprite")
+    assert status == 2 and "init: no checkpoint 'skd_sprite'; shipped are" in err
 
 
 def test_report_is_json(capsys):

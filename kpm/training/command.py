@@ -50,10 +50,13 @@ def train_command(
     Returns:
         0, or 128 + the signal's number if a signal ended it: 143 after SIGTERM, with everything saved for --resume.
     """
-    from kpm.training import hardware  # torch is slow to import: not for --help
+    from kpm.models.koopman_autoencoder import KoopmanAutoencoder  # torch is slow to import: not for --help
+    from kpm.training import checkpoint, hardware
     from kpm.training.loop import train
     from kpm.training.team import Team
 
+    if config.init:
+        checkpoint.find(config.init, KoopmanAutoencoder, "init")  # a slip is told before the films are composed
     team = Team(hardware.device(device))
     data = tuple(datasets.load(config.dataset, s, config.source) for s in (config.train_split, config.validation_split))
     out = out or paths.runs() / f"{config.method}_{data[0].name}{'_quick' if quick else ''}".replace("-", "_")
