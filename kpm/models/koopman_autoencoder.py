@@ -71,7 +71,8 @@ class Output(NamedTuple):
     `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
     the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
     `between` are frames of the same films with a part from between two others, and `ends` ``(2, n, t, c, h, w)`` with
-    that part of either.
+    that part of either. `mirrored` ``(m, t, c, h, w)`` are frames of some films' looks with the motion of others, and
+    `mirror_images` these others.
     A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
@@ -84,6 +85,8 @@ class Output(NamedTuple):
     returned: Tensor | None = None
     between: Tensor | None = None
     ends: Tensor | None = None
+    mirrored: Tensor | None = None
+    mirror_images: Tensor | None = None
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -187,6 +190,9 @@ class KoopmanAutoencoder(nn.Module):
         swaps: int = 0,
         channels: bool = False,
         between: bool = False,
+        middle: float = 0.0,
+        mirrored: Tensor | None = None,
+        mirror_images: Tensor | None = None,
     ) -> Output:
         """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder.
 
@@ -204,12 +210,18 @@ class KoopmanAutoencoder(nn.Module):
             static part, as a factorial swap does.
         between : bool
             Whether they are also decoded with the part of the other of the two, and with one from between the two.
+        middle : float
+            Such a share of the points between is from about half-way.
+        mirrored, mirror_images : Tensor, optional
+            Numbers ``(m,)`` of films that are also decoded with the dynamic part of others, and these others, ``(m, t,
+            c, 64, 64)``.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
         if swaps and not (1 <= swaps <= len(frames) and len(frames) > 1):
             raise ValueError(f"swaps: expected at most {len(frames)} films, of at least 2, got {swaps}")
-        z = self.encode(frames)
+        images = frames[:0] if mirror_images is None else mirror_images
+        z, seen = self.encode(torch.cat([frames, images])).split([len(frames), len(images)])
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
@@ -217,11 +229,18 @@ class KoopmanAutoencoder(nn.Module):
         if swaps:
             with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
-                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels)
+                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle)
             extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
+        if len(images):
+            with torch.autocast(frames.device.type, enabled=False):
+                parts = koopman.split(torch.cat([z, seen]), self.config.scope, self.config.static_size)
+                # They have the look that is wanted: their dynamic part shall not learn to tell it.
+                extra.append((parts.static[mirrored] + parts.dynamic[len(z) :].detach()).to(z.dtype))
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
         output = Output(z, predicted, reconstruction, prediction, eigenvalues)
+        if len(images):
+            output = output._replace(mirrored=after.pop(), mirror_images=images)
         if after:
             output = output._replace(swapped=extra[0], returned=self.encode(after[0]))
         if len(after) > 1:

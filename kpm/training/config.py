@@ -67,6 +67,13 @@ class TrainConfig:
     w_between: float = 0.0
     """Weight of a loss on the same swaps (not in the thesis): a part from between two films is to be decoded as that of
     one of the two, so that no picture is a ghost of two motions."""
+    between_middle: float = 0.0
+    """Such a share of these points between is from the middle third, where ghosts are."""
+    w_mirror: float = 0.0
+    """Weight of a loss on films that are mirror images of each other (not in the thesis): the look of the one with the
+    motion of the other is to be decoded as the other. In one process, without --accumulate."""
+    mirror_share: float = 0.25
+    """At most such a share of a batch is looked at for this loss."""
     swap_channels: bool = False
     """In half of these swaps the partner gives the dynamic part and a random half of the static channels, so that
     channels can be exchanged one by one."""
@@ -125,10 +132,12 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.between_middle <= 1:
+            raise UserError(f"between_middle must lie in [0, 1], got {self.between_middle}")
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("prediction_share", "swap_share"):
+        for name in ("prediction_share", "swap_share", "mirror_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise UserError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if self.prediction_share < 1 and self.accumulate > 1:
@@ -141,6 +150,8 @@ class TrainConfig:
             raise UserError("w_between: looks at swaps, of which there are none without w_swap")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
+        if self.w_mirror and self.accumulate > 1:
+            raise UserError("w_mirror: looks at the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:
@@ -206,8 +217,12 @@ def preset(method: str = "ssm-skd", dataset: str = "sprites") -> TrainConfig:
 
 
 def command(train: dict, steps: int) -> str:
-    """The ``kpm train`` line of a run up to `steps`: the flags that differ from the method's preset."""
-    default = dataclasses.asdict(preset(train["method"], train["dataset"]))
+    """The ``kpm train`` line of a run up to `steps`: the flags that differ from the method's preset.
+
+    Films of one's own have no preset: there the flags are what differs from the defaults of `TrainConfig`.
+    """
+    known = train["dataset"] in FILMS
+    default = dataclasses.asdict(preset(train["method"], train["dataset"]) if known else TrainConfig())
     if unknown := sorted(set(train) - set(default)):
         raise UserError(f"the run is of another version of kpm: no {', '.join(unknown)} is known here")
     changed = {k: v for k, v in train.items() if default[k] != v and k not in ("method", "dataset", "epochs", "steps")}

@@ -22,7 +22,7 @@ from kpm.errors import UserError, pick
 from kpm.training import checkpoint, hardware
 from kpm.training.losses import NonFiniteLoss, check_finite
 from kpm.training.run_folder import RunFolder
-from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
+from kpm.training.state import Progress, StopOnSignal, check_hours, flatten, generator, mix, restore
 from kpm.training.team import Team
 
 SCHEDULES = ("constant", "cosine")
@@ -144,6 +144,7 @@ def fit(
         If a loss or the gradient is not finite; names the step and the term.
     """
     model = task.model
+    check_hours(max_hours)
     team = team or Team(next(model.parameters()).device)
     if accumulate < 1:
         raise UserError(f"accumulate must be at least 1, got {accumulate}")

@@ -18,13 +18,15 @@ from kpm.errors import UserError
 from kpm.models.channel_basis import independent_basis, turn
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.shared_batch import share_batch
+from kpm.models.widening import widen
 from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
 from kpm.training.config import TrainConfig, command
 from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
+from kpm.training.mirror_images import find_mirror_images, some_with
 from kpm.training.run_folder import RunFolder, about
 from kpm.training.schedule import Plateau, average, ema_decay, twin
-from kpm.training.state import Progress, StopOnSignal, flatten, generator, mix, restore
+from kpm.training.state import Progress, StopOnSignal, check_hours, flatten, generator, mix, restore
 from kpm.training.team import Team
 
 
@@ -82,6 +84,7 @@ def train(
     NonFiniteLoss
         If a loss term or the gradient norm is not finite; names step and term. The last checkpoint stays as it is.
     """
+    check_hours(max_hours)
     team = team or Team(hardware.device(device))
     where = team.device
     if min(len(d) for d in data) == 0:
@@ -92,6 +95,8 @@ def train(
         raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
     if team.size > 1 and config.prediction_share < 1:
         raise UserError(f"prediction_share: {config.prediction_share} needs one process, there are {team.size}")
+    if config.w_mirror and team.size > 1:
+        raise UserError(f"w_mirror: needs one process, there are {team.size}")
     if config.w_swap and (team.size > 1 or batch < 2):
         raise UserError(f"w_swap: needs one process and two films, there are {team.size} and {batch}")
     if where.type == "cpu":
@@ -104,6 +109,13 @@ def train(
         state = Progress(**meta["progress"]) if meta else Progress(precision=config.precision)
         if state.precision == "auto":
             state.precision = hardware.faster_precision(where)
+
+        twins: list[Tensor | None] = [None, None]
+        if config.w_mirror:
+            twins = [find_mirror_images(d) for d in (train_data, validation_data)]
+            if not (twins[0] >= 0).any():
+                split = f"{train_data.name!r} ({train_data.split})"
+                raise UserError(f"w_mirror: no film of {split} is the mirror image of another")
 
         torch.manual_seed(config.seed)
         model = KoopmanAutoencoder(config.model(train_data.shape[1])).to(where)
@@ -155,7 +167,7 @@ def train(
 
                 net.train()
                 try:
-                    terms = gradients(net, train_data, index, config, team, state.precision)
+                    terms = gradients(net, train_data, index, config, team, state.precision, twins[0])
                 except NotFinite as error:  # the solvers refuse latents that are not finite
                     raise NonFiniteLoss(f"step {state.step}: {error}") from error
                 values = check_finite(terms, f"step {state.step}")
@@ -179,7 +191,7 @@ def train(
                 # At regular steps, at the end, and once early so that a broken run shows.
                 regular = state.step % validate_every == 0
                 if regular or state.step == total or state.step == min(100, validate_every // 2):
-                    scores = validate(mean, validation_data, config, state.precision, team)
+                    scores = validate(mean, validation_data, config, state.precision, team, twins[1])
                     if regular:  # the schedule sees what it would see if the run were longer
                         plateau.step(scores["loss"])
                     elapsed = wall_before + time.monotonic() - started
@@ -208,9 +220,18 @@ def train(
 
 
 def gradients(
-    net: nn.Module, data: SequenceDataset, index: Tensor, config: TrainConfig, team: Team, precision: str
+    net: nn.Module,
+    data: SequenceDataset,
+    index: Tensor,
+    config: TrainConfig,
+    team: Team,
+    precision: str,
+    twins: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms."""
+    """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms.
+
+    `twins` are the numbers of mirror images, if they are looked at.
+    """
     total: dict[str, Tensor] = {}
     for rows, weight, context in team.shares(net, index, config.accumulate):
         with context:
@@ -218,11 +239,26 @@ def gradients(
             with _autocast(frames, precision):
                 decoded = math.ceil(config.prediction_share * len(frames))
                 swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap else 0
-                output = net(frames, decoded, swaps, config.swap_channels, config.w_between > 0)
+                mirrored = _mirrored(data, rows, twins, config.mirror_share, frames)
+                output = net(frames, decoded, swaps, **_after_swaps(config), **mirrored)
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
     return team.mean(total)
+
+
+def _after_swaps(config: TrainConfig) -> dict[str, Any]:
+    return {"channels": config.swap_channels, "between": config.w_between > 0, "middle": config.between_middle}
+
+
+def _mirrored(
+    data: SequenceDataset, films: Tensor, twins: Tensor | None, share: float, frames: Tensor
+) -> dict[str, Tensor]:
+    """Places in `films` of some that have a mirror image, and the mirror images, as floats like `frames`."""
+    places = films[:0] if twins is None else some_with(twins, films, share)
+    if not len(places):
+        return {}
+    return {"mirrored": places, "mirror_images": data.to_float(data[twins[films[places]]], frames.dtype)}
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -238,16 +274,22 @@ def start_from(
 ) -> None:
     """Give `model` the weights of a checkpoint, and note in `state` what went into them.
 
-    Axes that the checkpoint has not got, or all if `turn_axes`, are found in the films `data`.
+    Axes that the checkpoint has not got, or all if `turn_axes`, are found in the films `data`. A decoder with fewer
+    units is widened.
     """
     path = checkpoint.find(name, KoopmanAutoencoder, "init")
     other, meta = checkpoint.load_model(path)
     same = {"dropout": 0.0, "static_noise": 0.0}  # no matter of sizes: they may change
     new_axes = model.config.axes and not other.config.axes
     same |= {"axes": True} if new_axes else {}
+    new_units = model.config.hidden_dim > other.config.hidden_dim and not new_axes
+    same |= {"hidden_dim": model.config.hidden_dim} if new_units else {}
     if dataclasses.replace(other.config, **same) != dataclasses.replace(model.config, **same):
         raise UserError(f"init: {path.name} is a model of other sizes ({other.config}, not {model.config})")
-    model.load_state_dict(other.state_dict(), strict=not new_axes)
+    if new_units:
+        widen(model, other)
+    else:
+        model.load_state_dict(other.state_dict(), strict=not new_axes)
     if new_axes or turn_axes:
         turn(model, independent_basis(model, data))
     done = meta["progress"]
@@ -264,6 +306,7 @@ def validate(
     config: TrainConfig,
     precision: str = "32-true",
     team: Team | None = None,
+    twins: Tensor | None = None,
 ) -> dict[str, float]:
     """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order.
 
@@ -283,7 +326,8 @@ def validate(
             frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
             with _autocast(frames, precision):
                 swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
-                output = model(frames, None, swaps, config.swap_channels, config.w_between > 0)
+                mirrored = _mirrored(data, index, twins, 1.0, frames)
+                output = model(frames, None, swaps, **_after_swaps(config), **mirrored)
             terms = koopman_losses(output, frames, config)
             terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
             for name, term in terms.items():

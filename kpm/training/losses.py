@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5, and three that are not in the thesis."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and four that are not in the thesis."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         terms["swap"] = config.w_swap * swap_loss(output)
     if output.between is not None:
         terms["between"] = config.w_between * between_loss(output, config.w_reconstruction, config.w_absolute)
+    if output.mirrored is not None:
+        terms["mirror"] = config.w_mirror * mirror_loss(output, config.w_reconstruction, config.w_absolute)
     return terms
 
 
@@ -78,6 +80,27 @@ def between_loss(output: Output, squared: float, absolute: float) -> Tensor:
     difference = output.ends.to(kind) - output.between.to(kind)
     distance = squared * difference.square() + absolute * difference.abs()
     return distance.flatten(2).mean(2).amin(0).mean()
+
+
+def mirror_loss(output: Output, squared: float, absolute: float) -> Tensor:
+    """How far the looks of films, with the motion of their mirror images, are from these mirror images.
+
+    A swap of static parts between two views of one character has no picture to be compared with, unless labels say
+    which films show it. Where two films are mirror images of each other, the second is such a picture: it looks left
+    where the first looks right. Without this loss a colour seen from the left may be taken for its neighbour seen from
+    the right.
+
+    Parameters
+    ----------
+    output : Output
+        With `mirrored` and `mirror_images`.
+    squared, absolute : float
+        Weights of the squared and of the absolute difference of pixels.
+    """
+    assert output.mirrored is not None and output.mirror_images is not None
+    wanted = output.mirror_images
+    decoded = output.mirrored.to(wanted.dtype)
+    return squared * F.mse_loss(decoded, wanted) + absolute * F.l1_loss(decoded, wanted)
 
 
 def _variance(x: Tensor) -> Tensor:

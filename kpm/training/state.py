@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kpm.errors import UserError
+
 
 @dataclasses.dataclass
 class Progress:
@@ -64,6 +66,12 @@ def mix(seed: int, counter: int) -> int:
 
 def generator(seed: int, counter: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix(seed, counter))
+
+
+def check_hours(max_hours: float | None) -> None:
+    """`UserError` if a limit of time is none."""
+    if max_hours is not None and not max_hours > 0:
+        raise UserError(f"max_hours must be positive, got {max_hours}")
 
 
 class StopOnSignal:

@@ -34,3 +34,16 @@ def test_parts_are_those_of_the_next_two_films_or_between_them(channels):
         torch.testing.assert_close(nearer[i], own + taken[near])
         torch.testing.assert_close(other[i], own + taken[1 - near])
     assert 0 < firsts < 6
+
+
+@pytest.mark.parametrize("middle", [0.0, 0.75, 1.0])
+def test_a_share_of_the_points_between_is_from_about_half_way(middle):
+    static, dynamic = torch.zeros(4001, 1, 1, dtype=torch.float64), torch.zeros(4001, 1, 1, dtype=torch.float64)
+    static[1::3], dynamic[1::3] = 1, 1  # of three films that follow each other one is 1, the others 0
+    torch.manual_seed(1)
+    swaps = swap_with_next(static, dynamic, 4000, middle=middle)
+    between = swaps.between - torch.stack([swaps.nearer, swaps.other]).amin(0)
+    apart = (swaps.nearer != swaps.other).flatten()
+    share = between.flatten()[apart]  # of the way, seen from one of the two ends
+    inside = float(((share >= 0.35) & (share <= 0.65)).double().mean())
+    assert inside == pytest.approx(middle + 0.3 * (1 - middle), abs=0.03)

@@ -33,6 +33,12 @@ def moving_squares(split: str, n: int) -> SequenceDataset:
     )
 
 
+def with_mirror_images(data: SequenceDataset, n: int) -> SequenceDataset:
+    """The films of `data` and the mirror images of the first `n`."""
+    frames = data[torch.arange(len(data))]
+    return SequenceDataset.from_frames(torch.cat([frames, frames[:n].flip(-1)]), data.name, data.split)
+
+
 @pytest.fixture
 def data():
     return moving_squares("train", 21), moving_squares("validation", 5)

@@ -20,7 +20,7 @@ from kpm.training.config import command as config_command
 from kpm.training.loop import train
 from kpm.training.losses import NonFiniteLoss
 from kpm.training.run_folder import Log
-from tests.training.conftest import moving_squares, small
+from tests.training.conftest import moving_squares, small, with_mirror_images
 
 
 def run(config, folder, data, **options):
@@ -172,6 +172,36 @@ def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
         run(small(init="nothing"), tmp_path / "fourth", data)
 
 
+def test_weights_of_a_decoder_with_fewer_units_are_widened(data, tmp_path):
+    run(small(steps=3), tmp_path / "first", data)
+    start = str(tmp_path / "first/last.safetensors")
+    wide = small(steps=1, init=start, hidden_dim=14, learning_rate=1e-12, warmup_steps=0, ema=0.0)
+    run(wide, tmp_path / "wide", data)
+    a, b = (checkpoint.load_model(tmp_path / f"{n}/last.safetensors")[0] for n in ("first", "wide"))
+    z = torch.randn(2, 8, 9)
+    hidden = [m.decoder.lstm(z)[0] for m in (a, b)]  # statistics of the convolutions moved with the step
+    assert hidden[1].shape[-1] == 14
+    torch.testing.assert_close(hidden[1][..., :10], hidden[0])
+    with pytest.raises(UserError, match=r"init: last.safetensors is a model of other sizes"):
+        run(small(init=start, hidden_dim=9), tmp_path / "narrow", data)
+
+
+def test_a_run_on_films_of_ones_own_can_be_gone_on_from(data, tmp_path):
+    config = small(steps=2, dataset="squares")
+    run(config, tmp_path / "first", data)
+    run(dataclasses.replace(config, init=str(tmp_path / "first/last.safetensors")), tmp_path / "second", data)
+    progress = checkpoint.read(tmp_path / "second/last.safetensors")[1]["progress"]
+    (line,) = progress["before_commands"]
+    assert line.startswith("kpm train ssm-skd --dataset squares ") and "--width 4" in line and "--steps 2" in line
+
+
+@pytest.mark.parametrize("hours", [0, -1.0, float("nan")])
+def test_hours_are_positive(data, tmp_path, hours):
+    with pytest.raises(UserError, match=rf"max_hours must be positive, got {hours}"):
+        run(small(), tmp_path / "run", data, max_hours=hours)
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_get_axes_and_have_them_turned_again_if_asked(data, tmp_path, monkeypatch):
     from kpm.models.channel_basis import ChannelBasis
     from kpm.training import loop
@@ -256,6 +286,31 @@ def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, t
     assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
     assert {s for s in seen if s[1] != 4} == {(5, 5)}
     assert result.history[-1]["swap"] > 0 and result.history[-1]["between"] > 0
+
+
+def test_films_that_are_mirror_images_of_each_other_are_looked_at(data, tmp_path, monkeypatch):
+    """Half the squares move left as well: a share of a batch in training, all of them in validation."""
+    from kpm.training import loop
+
+    honest, seen = loop.koopman_losses, []
+
+    def watched(output, frames, config):
+        images = output.mirror_images
+        seen.append((0 if images is None else len(images), len(frames)))
+        return honest(output, frames, config)
+
+    monkeypatch.setattr(loop, "koopman_losses", watched)
+    both_ways = [with_mirror_images(d, n) for d, n in zip(data, (16, 4))]
+    result = run(small(steps=6, w_mirror=0.1, mirror_share=0.3), tmp_path / "run", both_ways)
+    in_training = [s[0] for s in seen if s[1] == 4]
+    assert len(in_training) == 6 and max(in_training) == 2  # 0.3 of 4, rounded up
+    assert {s[0] for s in seen if s[1] == 9} == {8}
+    assert result.history[-1]["mirror"] > 0
+    with pytest.raises(UserError, match=r"w_mirror: no film of 'squares' \(train\) is the mirror image of another"):
+        run(small(w_mirror=0.5), tmp_path / "other", data)
+    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"w_mirror: needs one process, there are 2"):
+        run(small(w_mirror=0.5), tmp_path / "run", data, team=two)
 
 
 def test_validation_looks_at_batches_of_one_size():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from kpm.models import koopman
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
 from kpm.models.training_swaps import swap_with_next
 from kpm.training.config import TrainConfig, preset
-from kpm.training.losses import between_loss, koopman_losses, swap_loss
+from kpm.training.losses import between_loss, koopman_losses, mirror_loss, swap_loss
 from kpm.training.schedule import Plateau, average, ema_decay
 from tests.training.conftest import small
 
@@ -194,6 +195,43 @@ def test_what_is_decoded_after_swaps(method, channels):
     for films, wrong in ((frames, 7), (frames, -1), (frames[:1], 1)):
         with pytest.raises(ValueError, match=f"swaps: .*, got {wrong}"):
             model(films, swaps=wrong)
+
+
+@pytest.mark.parametrize("method", ["ssm-skd", "skd"])
+def test_looks_are_decoded_with_the_motion_of_mirror_images(method):
+    config = dataclasses.replace(small(method), w_mirror=2.0, w_absolute=5.0)
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    which = torch.tensor([1, 4, 5])
+    images = torch.rand(3, 8, 3, 64, 64, dtype=torch.float64)
+    output = model(frames, 2, mirrored=which, mirror_images=images)
+    torch.testing.assert_close(output.mirror_images, images)
+    parts = model.split(torch.cat([frames, images]))
+    torch.testing.assert_close(output.mirrored, model.decode(parts.static[which] + parts.dynamic[6:]))
+    off = output.mirrored - images
+    wanted = config.w_reconstruction * off.square().mean() + 5 * off.abs().mean()
+    torch.testing.assert_close(koopman_losses(output, frames, config)["mirror"], 2 * wanted)
+    both = koopman.split(model.encode(torch.cat([frames, images])), config.model().scope, config.static_size)
+    again = output._replace(mirrored=model.decode(both.static[which] + both.dynamic[6:].detach()))
+    weights = [*model.parameters()]
+    gradients = [torch.autograd.grad(mirror_loss(o, 3.0, 5.0), weights) for o in (output, again)]
+    torch.testing.assert_close(*gradients)  # it reaches the encoder through the looks alone
+    assert all(g.abs().max() > 0 for w, g in zip(weights, gradients[0]) if w.ndim > 1)
+
+
+def test_mirror_images_change_nothing_else():
+    config = small("skd")
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).double().eval()
+    frames = torch.rand(8, 8, 3, 64, 64, dtype=torch.float64)
+    outputs = []
+    for mirrored in ({}, {"mirrored": torch.tensor([0, 3]), "mirror_images": frames[6:]}):
+        torch.manual_seed(2)
+        outputs.append(model(frames[:6], 2, swaps=4, between=True, **mirrored)._asdict())
+    assert outputs[0].pop("mirrored") is outputs[0].pop("mirror_images") is None
+    assert len(outputs[1].pop("mirrored")) == len(outputs[1].pop("mirror_images")) == 2
+    torch.testing.assert_close(*outputs)
 
 
 def test_a_film_between_two_is_held_against_the_closer_one():
