@@ -281,7 +281,7 @@ class KANN(TransformerMixin, BaseEstimator):
         if self.pair not in PAIRS:
             raise ValueError(f"pair: expected 'real' or 'abs', got {self.pair!r}")
         states = measures.as_array(states)
-        if isinstance(self.rank, int) and states.ndim > 1:
+        if isinstance(self.rank, int | np.integer) and states.ndim > 1:
             checks.count(self.rank, "rank", 1, states.shape[-1])
         try:
             moments.partial_fit(states, mask=mask, lengths=lengths)

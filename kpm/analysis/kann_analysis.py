@@ -82,7 +82,7 @@ def make_basis(moments: Moments, basis: Any, rank: int | str | None) -> tuple[Ba
     if isinstance(basis, str) and basis in ("svd", "pca"):
         if rank == "published":
             rank = min(moments.n_pairs, dim) - 1
-        elif rank is not None and not isinstance(rank, int):
+        elif rank is not None and not isinstance(rank, int | np.integer):
             raise ValueError(f"rank: expected a whole number, None or 'published', got {rank!r}")
         frame = moments.basis(None if rank is None else checks.count(rank, "rank", 1, dim), centred=basis == "pca")
         return frame, frame.vectors.T

@@ -67,7 +67,10 @@ def record_states(
     model : nn.Module
         Runs in eval mode without gradients. Each batch leaves it as it was: training flags, hooks.
     data : Tensor or array ``(n, ...)``, PackedSequence, or iterable of batches
-        An array is cut into batches; a packed sequence is one batch. A batch is moved to the model's device.
+        An array is cut into batches along its first axis. Along the second, for ``(time, n, ...)``, where
+        ``batch_first=False`` is given or the model itself is a recurrent or attention layer that is not batch first;
+        of an inner layer it is not known what the model takes. A single sequence ``(time, features)`` for such a
+        layer is not cut. A packed sequence is one batch. A batch is moved to the model's device.
     layer : str or nn.Module, optional
         A name in ``model.named_modules()``, or the module. By default the only recurrent layer of the model, or the
         model itself if it has none. Recurrent layers (batch first or not, packed or not), recurrent cells called in a
@@ -82,10 +85,11 @@ def record_states(
         From the raw output of a layer to a tensor ``(n, time, hidden)`` (``(n, ...)`` for `layers` and for a layer
         called many times), where that is not plain; for example a mean over pixels, or one token.
     batch_first : bool, optional
-        Whether the output of a layer has the batch first; by default what the layer, or the first recurrent or
-        attention layer in it, says of itself, else True.
+        Whether the output of a layer, and `data` if it is an array, have the batch first. By default, for the output,
+        what the layer, or the first recurrent or attention layer in it, says of itself, else True; for `data`, see
+        there.
     batch_size : int
-        For arrays.
+        How many sequences of an array go through the model at a time.
     lengths : int ``(n,)``, or callable of a batch, optional
         How many leading frames of each sequence count: numbers for an array, a callable for an iterable. Known for
         packed sequences.
@@ -100,7 +104,8 @@ def record_states(
     UserError
         For the name of a layer that does not exist; the nearest ones are named.
     ValueError
-        For a layer that is never called, layers of different widths, or output that has no time axis.
+        For a layer that is never called, layers of different widths, output that has no time axis, or an array whose
+        batches turn out to be pieces of its time.
     """
     if layer is not None and layers is not None:
         raise ValueError("layer, layers: give one of them")
@@ -113,12 +118,15 @@ def record_states(
         raise ValueError(f"layers: the same layer twice in {list(layers)!r}")
 
     def run() -> Iterator[Recording]:
-        for batch, given in _batches(data, batch_size, lengths):
+        axis = _batch_axis(model, data, batch_first)
+        for batch, given in _batches(data, batch_size, lengths, axis):
             readers = [_Reader(name, module, state, select, batch_first) for name, module in chosen.items()]
             with _hooked(model, readers), torch.no_grad():
                 answer = _run(model, _to(batch, model), call)
                 kept = None if output is None else output(answer)
             states, known = readers[0].frames() if layers is None else (_depth(readers), None)
+            if isinstance(data, Tensor | np.ndarray) and axis is not None and batch.shape[axis] < data.shape[axis]:
+                _not_pieces_of_time(states, batch.shape[axis], axis, tuple(data.shape))
             yield Recording(states, _checked(given if known is None else known, states), kept)
 
     return run()
@@ -262,17 +270,46 @@ def _batch_first(module: nn.Module) -> bool:
     return next((m.batch_first for m in known), True)
 
 
-def _batches(data: Any, size: int, lengths: Any) -> Iterator[tuple[Any, Any]]:
-    """Batches and the lengths given for them."""
+def _batch_axis(model: nn.Module, data: Any, batch_first: bool | None) -> int | None:
+    """Along which axis an array is cut into batches; None for a single sequence, which is not cut.
+
+    Only a model that is a layer of sequences itself tells how its input lies: a larger one may turn it inside.
+    """
+    itself = isinstance(model, _SEQUENCE)
+    if itself and getattr(data, "ndim", 0) == 2:
+        return None
+    if batch_first is None:
+        batch_first = _batch_first(model) if itself else True
+    return 0 if batch_first or getattr(data, "ndim", 0) < 2 else 1
+
+
+def _not_pieces_of_time(states: Tensor, size: int, axis: int, shape: tuple[int, ...]) -> None:
+    """An error where the `size` rows of a batch come back as so many frames: each piece began at a state of zero."""
+    n, time = states.shape[:2]
+    if n != size and time == size:
+        raise ValueError(
+            f"data: axis {axis} of shape {shape} is time for this model (a batch of {size} gave {n} sequences of "
+            f"{time} frames); give batches of your own{' or batch_first=False' if axis == 0 else ''}"
+        )
+
+
+def _batches(data: Any, size: int, lengths: Any, axis: int | None) -> Iterator[tuple[Any, Any]]:
+    """Batches, of an array along `axis`, and the lengths given for them."""
     if isinstance(data, PackedSequence):
         yield data, None
     elif isinstance(data, Tensor | np.ndarray):
         if callable(lengths):
             raise ValueError("lengths: expected numbers for an array, got a callable")
-        if lengths is not None and len(lengths) != len(data):
-            raise ValueError(f"lengths: {len(lengths)} numbers for {len(data)} sequences")
-        for b in range(0, len(data), checks.count(size, "batch_size", 1, 10**9)):
-            yield data[b : b + size], None if lengths is None else lengths[b : b + size]
+        count = 1 if axis is None else data.shape[axis]
+        if lengths is not None and len(lengths) != count:
+            raise ValueError(f"lengths: {len(lengths)} numbers for {count} sequences")
+        size = checks.count(size, "batch_size", 1, 10**9)
+        if axis is None:
+            yield data, lengths
+            return
+        for b in range(0, count, size):
+            part = (slice(None),) * axis + (slice(b, b + size),)
+            yield data[part], None if lengths is None else lengths[b : b + size]
     elif isinstance(data, Mapping | str) or not isinstance(data, Iterable):
         raise ValueError(f"data: expected an array or an iterable of batches, got {type(data).__name__}")
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -57,7 +58,13 @@ class SequenceDataset:
 
     @classmethod
     def from_frames(
-        cls, frames: Tensor, name: str, split: str = "train", factors: Mapping[str, Tensor] | None = None
+        cls,
+        frames: Tensor,
+        name: str,
+        split: str = "train",
+        factors: Mapping[str, Tensor] | None = None,
+        dynamic: Sequence[str] = (),
+        sizes: Mapping[str, int] | None = None,
     ) -> SequenceDataset:
         """Your own films as a dataset, kept in memory.
 
@@ -67,22 +74,38 @@ class SequenceDataset:
             uint8 ``(n, time, channels, height, width)``.
         name, split : str
         factors : dict, optional
-            Static labels that are known, integer ``(n,)`` each.
+            Labels that are known, whole numbers from 0, ``(n,)`` each. Another factor, ``number``, is the film itself.
+        dynamic : sequence of str, optional
+            Those of `factors` that describe the motion; the others are static.
+        sizes : dict, optional
+            Number of classes of a factor, by default one more than its largest label here. Give it where a split may
+            not have all classes: judges and scores go by it, and it must be the same in all splits.
+
+        Raises
+        ------
+        ValueError
+            For frames or labels of another type or shape, a label that is negative or not below its size, a factor
+            called ``number``, or a name in `dynamic` or `sizes` that is none of `factors`.
         """
-        if frames.dtype != torch.uint8 or frames.ndim != 5 or len(frames) == 0:
+        if frames.dtype != torch.uint8 or frames.ndim != 5 or 0 in frames.shape:
             raise ValueError(f"frames: expected uint8 (n, t, c, h, w), got {frames.dtype} {tuple(frames.shape)}")
-        known = dict(factors or {})
-        for factor, labels in known.items():
-            if labels.shape != frames.shape[:1]:
-                raise ValueError(f"factors[{factor!r}]: expected shape ({len(frames)},), got {tuple(labels.shape)}")
+        known, given = dict(factors or {}), dict(sizes or {})
+        if "number" in known:
+            raise ValueError("factors: 'number' is the film itself, counted here; give that factor another name")
+        if isinstance(dynamic, str) or len(set(dynamic)) < len(dynamic):
+            raise ValueError(f"dynamic: expected different names of factors, got {dynamic!r}")
+        for argument, names in (("dynamic", dynamic), ("sizes", given)):
+            if strange := [f for f in names if f not in known]:
+                raise ValueError(f"{argument}: {strange[0]!r} is none of the factors {sorted(known)}")
+        known = {f: _classes(f, labels, frames, given.get(f)) for f, labels in known.items()}
         return cls(
             name=name,
             source="real",
             split=split,
-            factors={**known, "number": torch.arange(len(frames))},
-            factor_sizes={f: int(v.max()) + 1 for f, v in known.items()} | {"number": len(frames)},
-            static=tuple(known),
-            dynamic=(),
+            factors={**known, "number": torch.arange(len(frames), device=frames.device)},
+            factor_sizes={f: int(given.get(f, v.max() + 1)) for f, v in known.items()} | {"number": len(frames)},
+            static=tuple(f for f in known if f not in dynamic),
+            dynamic=tuple(dynamic),
             shape=tuple(frames.shape[1:]),
             compose=lambda labels: frames.to(labels["number"].device)[labels["number"]],
         )
@@ -132,3 +155,21 @@ class SequenceDataset:
             "dynamic": {f: self.factor_sizes[f] for f in self.dynamic},
             "description": self.description,
         }
+
+
+def _classes(factor: str, labels: Any, frames: Tensor, size: int | None) -> Tensor:
+    """Labels of one factor as int64 ``(n,)``, where the frames are."""
+    name, labels = f"factors[{factor!r}]", torch.as_tensor(labels)
+    if labels.shape != frames.shape[:1]:
+        raise ValueError(f"{name}: expected shape ({len(frames)},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{name}: expected whole numbers, got {labels.dtype}")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
+        raise ValueError(f"sizes[{factor!r}]: expected a whole number from 1, got {size!r}")
+    labels = labels.to(frames.device, torch.int64)
+    bad = (labels < 0) if size is None else (labels < 0) | (labels >= size)
+    if bad.any():
+        first = int(bad.nonzero()[0, 0])
+        most = "" if size is None else f" to {size - 1}"
+        raise ValueError(f"{name}[{first}]: expected a class from 0{most}, got {int(labels[first])}")
+    return labels

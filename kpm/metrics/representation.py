@@ -180,7 +180,7 @@ def mig(z: ArrayLike | Tensor, factors: Labels, bins: int = 20) -> MIG:
     ValueError
         As `dci`, or for fewer than 2 bins.
     """
-    checks.count(bins, "bins", 2, 2**31)
+    bins = checks.count(bins, "bins", 2, 2**31)
     z = _matrix(z, "z")
     labels = _labels(factors, len(z), "factors")
     cell = np.minimum((_unit(z, z) * bins).astype(np.int64), bins - 1)

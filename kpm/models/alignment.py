@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kpm.solvers import checks
+
 SIZE = 100.0  # Frobenius norm of every layer's states after `fit`, as published
 
 
@@ -35,13 +37,15 @@ class LayerAlignment(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is another, there are fewer states than components, or a layer's states are all the same.
+            If the shape is another, a number is not finite, there are fewer states than components, or a layer's
+            states are all the same.
         """
         layers, width, components = self.maps.shape
         if states.ndim != 3 or states.shape[1:] != (layers, width):
             raise ValueError(f"states: expected (n, {layers}, {width}), got {tuple(states.shape)}")
         if not components <= min(len(states), width):
             raise ValueError(f"components: {components} axes of {len(states)} states of width {width}")
+        checks.finite(states, "states")
         x = states.double().movedim(1, 0)  # (layers, n, width)
         means = x.mean(1)
         x = x - means.unsqueeze(1)
@@ -60,7 +64,11 @@ class LayerAlignment(nn.Module):
         return self
 
     def apply_to(self, states: Tensor, layer: int = -1) -> Tensor:
-        """States of one layer ``(..., width)`` in common coordinates ``(..., components)``."""
+        """States of one layer ``(..., width)`` in common coordinates ``(..., components)``.
+
+        Raises `ValueError` before `fit` (or a state dict of a fitted alignment), as all methods below.
+        """
+        self._check_fitted()
         return (states - self.means[layer]) @ self.maps[layer] / self.scales[layer]
 
     def forward(self, states: Tensor) -> Tensor:
@@ -69,7 +77,12 @@ class LayerAlignment(nn.Module):
 
     def undo(self, x: Tensor) -> Tensor:
         """The last layer's states ``(..., width)`` of coordinates ``(..., components)``."""
+        self._check_fitted()
         return x @ self.maps[-1].mT * self.scales[-1] + self.means[-1]
+
+    def _check_fitted(self) -> None:
+        if not self.maps.any():  # orthonormal columns once they are there
+            raise ValueError(f"LayerAlignment: not fitted (maps {tuple(self.maps.shape)}); call fit with states first")
 
 
 def rotation(source: Tensor, target: Tensor) -> Tensor:

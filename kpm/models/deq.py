@@ -98,7 +98,7 @@ class DEQ(nn.Module):
         return torch.tanh(self.recurrent(z) + drive)
 
     def equilibrium(self, drive: Tensor) -> Tensor:
-        """The state ``(b, size)`` that is read out, with its gradient."""
+        """The state ``(b, size)`` that is read out, with its gradient: differentiable once if that is implicit."""
         c = self.config
         z = torch.zeros_like(drive)
         if c.gradient == "unrolled":

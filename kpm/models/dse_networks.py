@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kpm.errors import pick
+from kpm.solvers import checks
 from kpm.solvers.cross_fitting import ridge
 
 READINGS = ("clean", "published")
@@ -97,8 +98,13 @@ class DSEConfig:
         if self.is_image and self.delays != 1:
             raise ValueError(f"delays: expected 1 for images, got {self.delays}")
         for name in ("delays", "code", "window", "heads", "rank", "state_features", "observation_features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            object.__setattr__(self, name, checks.count(getattr(self, name), name, 1))  # numpy's become Python's
+        for name in ("head_hidden", "components", "harmonics"):
+            object.__setattr__(self, name, checks.count(getattr(self, name), name, 0))
+        for name in ("ridge_transition", "ridge_output", "loading", "jitter"):
+            checks.nonnegative(getattr(self, name), name)
+        if not 0 <= checks.nonnegative(self.dropout, "dropout") < 1:
+            raise ValueError(f"dropout: expected a share from 0 to below 1, got {self.dropout!r}")
         if self.rank > self.block_features:
             raise ValueError(f"rank: {self.rank} states cannot come from {self.block_features} features")
         if not self.realized and (self.is_published or self.window > 1 or self.heads > 1):
@@ -186,9 +192,14 @@ class DSEConfig:
 
     @classmethod
     def linear(cls, channels: int, window: int, rank: int, **changes) -> DSEConfig:
-        """No hidden layer anywhere: classical subspace identification and the Kalman filter."""
-        sizes = {"element": (channels,), "delays": 1, "code": max(channels, rank), "window": window, "rank": rank}
-        sizes |= {"state_features": 1 + rank, "observation_features": channels, "head_hidden": 0}
+        """No hidden layer anywhere: classical subspace identification and the Kalman filter.
+
+        Block features are as many as a block has numbers, ``channels * window``, of which `rank` may be at most so
+        many. Training starts from codes and observation features that are the scaled frames themselves, see
+        `kpm.training.dse.prepared`.
+        """
+        sizes = {"element": (channels,), "delays": 1, "code": channels, "window": window, "heads": window}
+        sizes |= {"rank": rank, "state_features": 1 + rank, "observation_features": channels, "head_hidden": 0}
         none = dict.fromkeys(("encoder_hidden", "state_hidden", "observation_hidden", "readout_hidden"), ())
         return cls(**(sizes | none | changes))
 

@@ -32,16 +32,34 @@ def predict(z: Tensor, scope: str, whole: Tensor | None = None) -> tuple[Tensor,
     predicted : Tensor
         ``(n, t, K)`` in the precision of `z`; the first frame is that of `z`. With one operator per sequence,
         ``t - 1 <= K`` and frames that are independent (which trained latents are) the operator reproduces its own
-        sequence, so this is `z` itself ([SSM-SKD] sec. 6.1.4).
+        sequence, so this is `z` itself ([SSM-SKD] sec. 6.1.4). Dependent frames are predicted by least squares.
     eigenvalues : Tensor
         complex128, ``(n, min(t-1, K))`` or ``(K,)``.
     """
     _check(z, scope)
     if scope == "sequence" and z.shape[1] - 1 <= z.shape[2]:
-        return z, solvers.sequence_eigenvalues(z)
+        values = solvers.sequence_eigenvalues(z)
+        return _reproduced(z, values), values
     operator = solvers.per_sequence(z) if scope == "sequence" else solvers.shared(z if whole is None else whole)
-    predicted = torch.cat([z[:, :1], (z[:, :-1].double() @ operator.matrix).to(z.dtype)], 1)
-    return predicted, solvers.eigenvalues(operator)
+    return _applied(z, operator), solvers.eigenvalues(operator)
+
+
+def _reproduced(z: Tensor, values: Tensor) -> Tensor:
+    """Sequences ``(n, t, K)`` with ``t - 1 <= K`` as their own operators predict them; `values` are its eigenvalues.
+
+    Dependent frames make an operator of lower rank, and so an eigenvalue that is zero: only sequences with one need a
+    second look. Where the frames are independent nonetheless, that look finds the sequence itself.
+    """
+    lower = (values.detach() == 0).any(-1)
+    if not lower.any():
+        return z
+    few = z[lower]
+    return z.index_put((lower,), _applied(few, solvers.per_sequence(few)))
+
+
+def _applied(z: Tensor, operator: solvers.Operator) -> Tensor:
+    """The first frame of ``(n, t, K)``, and each other frame from the one before it."""
+    return torch.cat([z[:, :1], (z[:, :-1].double() @ operator.matrix).to(z.dtype)], 1)
 
 
 def spectral_loss(values: Tensor, static_size: int, threshold: float, dim: int) -> tuple[Tensor, Tensor]:
@@ -83,8 +101,8 @@ def split(z: Tensor, scope: str, static_size: int = 1, pair: bool = False) -> Sp
     """
     _check(z, scope)
     if scope == "sequence":
-        return solvers.static_part(z, static_size, pair)
-    return solvers.split(z, solvers.shared(z), static_size, pair)
+        return solvers.static_part(z, static_size, pair, name="static_size")
+    return solvers.split(z, solvers.shared(z), static_size, pair, name="static_size")
 
 
 def take(parts: Split, index: Tensor) -> Split:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kpm.models import koopman, shared_batch
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
+from kpm.models.similar_motion import nearest_motion
 from kpm.models.training_swaps import swap_with_next
 from kpm.solvers import Split, checks
 
@@ -72,7 +73,8 @@ class Output(NamedTuple):
     the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
     `between` are frames of the same films with a part from between two others, and `ends` ``(2, n, t, c, h, w)`` with
     that part of either. `mirrored` ``(m, t, c, h, w)`` are frames of some films' looks with the motion of others, and
-    `mirror_images` these others.
+    `mirror_images` these others. `borrowed` ``(k, t, c, h, w)`` are frames of the films `borrowers` with the dynamic
+    part of another film that moves alike.
     A named tuple, since Fabric rebuilds outputs to convert their precision and refuses frozen dataclasses.
     """
 
@@ -87,6 +89,8 @@ class Output(NamedTuple):
     ends: Tensor | None = None
     mirrored: Tensor | None = None
     mirror_images: Tensor | None = None
+    borrowed: Tensor | None = None
+    borrowers: Tensor | None = None
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -193,6 +197,7 @@ class KoopmanAutoencoder(nn.Module):
         middle: float = 0.0,
         mirrored: Tensor | None = None,
         mirror_images: Tensor | None = None,
+        borrowing: int = 0,
     ) -> Output:
         """Encode, fit the operator(s), predict one step ahead, decode both versions in one pass of the decoder.
 
@@ -215,6 +220,9 @@ class KoopmanAutoencoder(nn.Module):
         mirrored, mirror_images : Tensor, optional
             Numbers ``(m,)`` of films that are also decoded with the dynamic part of others, and these others, ``(m, t,
             c, 64, 64)``.
+        borrowing : int
+            Of so many films, the first, those that another one moves like (`kpm.models.similar_motion`) are also
+            decoded with its dynamic part; mirror images then lend the dynamic part of such a film instead of their own.
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
@@ -231,14 +239,24 @@ class KoopmanAutoencoder(nn.Module):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
                 drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle)
             extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
-        if len(images):
+        borrowers = torch.zeros(0, dtype=torch.long, device=frames.device)
+        if len(images) or borrowing:
             with torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(torch.cat([z, seen]), self.config.scope, self.config.static_size)
-                # They have the look that is wanted: their dynamic part shall not learn to tell it.
-                extra.append((parts.static[mirrored] + parts.dynamic[len(z) :].detach()).to(z.dtype))
+                alike = nearest_motion(parts.dynamic) if borrowing else z.new_full((len(z) + len(seen),), -1).long()
+                if len(images):
+                    own = torch.arange(len(z), len(alike), device=alike.device)
+                    lender = torch.where(alike[own] >= 0, alike[own], own)
+                    # Mirror images have the look that is wanted: no dynamic part shall learn to tell it.
+                    extra.append((parts.static[mirrored] + parts.dynamic[lender].detach()).to(z.dtype))
+                borrowers = (alike[:borrowing] >= 0).nonzero().flatten()
+                if len(borrowers):
+                    extra.append((parts.static[borrowers] + parts.dynamic[alike[borrowers]]).to(z.dtype))
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
         output = Output(z, predicted, reconstruction, prediction, eigenvalues)
+        if len(borrowers):
+            output = output._replace(borrowed=after.pop(), borrowers=borrowers)
         if len(images):
             output = output._replace(mirrored=after.pop(), mirror_images=images)
         if after:

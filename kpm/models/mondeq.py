@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kpm.models import bases
 from kpm.models.deq import FAILURES, tell
+from kpm.solvers import once
 from kpm.solvers.fixed_point import FixedPoint, solve
 from kpm.solvers.implicit import BackwardReport
 
@@ -145,7 +146,7 @@ class MonDEQ(nn.Module):
         return torch.relu(self.report.z)
 
     def equilibrium(self, drive: Tensor) -> Tensor:
-        """The fixed point ``(b, size)`` with its gradient."""
+        """The fixed point ``(b, size)`` with its gradient, differentiable once."""
         c, start = self.config, self.settle(drive)
         weight = self.weight()
         before = start @ weight + drive
@@ -161,7 +162,7 @@ class MonDEQ(nn.Module):
                 self.lost_backward = tell(report.found, c.on_failure, self.lost_backward, "backward pass: ")
                 return (report.found.z * on) @ fixed.T + grad
 
-            z.register_hook(backward)
+            z = once.replace(z, "the equilibrium of MonDEQ", backward)
         return z
 
     def forward(self, x: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ class SIMConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # of a checkpoint it is a list
+        if self.basis not in bases.KINDS:
+            raise ValueError(f"basis: expected one of {', '.join(bases.KINDS)}, got {self.basis!r}")
         if self.features not in FEATURES:
             raise ValueError(f"features: expected one of {', '.join(FEATURES)}, got {self.features!r}")
         if self.features == "none" and self.size != self.observables:
@@ -111,30 +113,51 @@ class LowRankLimit(nn.Module):
         self.angles = nn.Parameter(torch.linspace(0.1, 1, rotations)) if rotations else None
 
     @classmethod
-    def from_operator(cls, operator: Tensor, rank: int, rotations: int = 0) -> LowRankLimit:
+    def from_operator(cls, operator: Tensor, rank: int, rotations: int = 0, tolerance: float = 0.1) -> LowRankLimit:
         """The limit of the powers of a known operator ``(size, size)``, in row convention.
 
-        The `rank` eigenvalues nearest to the unit circle are kept, those nearest to 1 as 1, and `rotations` pairs of
-        the others as turns by their angles: what would slowly fade or grow is held.
+        In powers only the eigenvalue 1 stays as it is: the ``rank - 2 rotations`` eigenvalues nearest to 1 are held as
+        1. `rotations` complex pairs, those nearest to the unit circle, are held as turns by their angles. All else is
+        dropped as what fades: a real negative eigenvalue, too, which has no limit and is no turn of a plane.
+
+        Parameters
+        ----------
+        tolerance : float
+            How far from 1 (a pair: from the unit circle) an eigenvalue may be that is held, since those of an operator
+            that was estimated are not exact.
 
         Raises
         ------
         ValueError
-            If the rank takes one value of a conjugate pair apart, or if there are not so many pairs.
+            For what is no single finite real matrix; a `rank` or `rotations` that it has no room for; fewer
+            eigenvalues within `tolerance`; a rank that takes one value of a conjugate pair, or of a repeated
+            eigenvalue, apart; an eigenvalue that grows; one that is defective (a Jordan block), whose powers grow.
         """
-        spectrum = solvers.decompose(checks.square(operator))
+        matrix = checks.square(operator)
+        if matrix.ndim != 2:
+            raise ValueError(f"operator: expected one matrix (size, size), got shape {tuple(matrix.shape)}")
+        rank = checks.count(rank, "rank", 1, len(matrix))
+        rotations = checks.count(rotations, "rotations", 0, rank // 2)
+        tolerance = checks.nonnegative(tolerance, "tolerance")
+        spectrum = solvers.decompose(matrix)
         values = spectrum.eigenvalues
+        if len(values) and float(values.abs().max()) > 1 + tolerance:
+            raise ValueError(
+                f"operator: its powers grow, by {float(values.abs().max()):.6g} a step; they have no limit"
+            )
         fixed = rank - 2 * rotations
-        nearest = torch.argsort((values - 1).abs()).tolist()
-        chosen = nearest[:fixed]
-        if len(chosen) < fixed or abs(float(values[chosen].imag.sum())) > 1e-9:
-            raise ValueError(f"rank: the {fixed} eigenvalues nearest to 1 take a conjugate pair apart")
+        chosen = _ones(values, fixed, tolerance)
         around = torch.argsort((values.abs() - 1).abs()).tolist()
         turning = [i for i in around if values[i].imag > 1e-9 and i not in chosen][:rotations]
+        turning = [i for i in turning if abs(float(values[i].abs()) - 1) <= tolerance]
         if len(turning) < rotations:
-            raise ValueError(f"rotations: expected at most {len(turning)} complex pairs, got {rotations}")
+            raise ValueError(
+                f"rotations: expected at most {len(turning)} complex pairs, got {rotations} (within {tolerance:g} of "
+                "the unit circle)"
+            )
+        _not_defective(matrix, spectrum, chosen + turning)
         basis, dual = (_real(v, values, chosen, turning) for v in (spectrum.right, spectrum.left.mT))
-        limit = cls(len(operator), rank, "peripheral" if rotations else "oblique", rotations).double()
+        limit = cls(len(matrix), rank, "peripheral" if rotations else "oblique", rotations).double()
         with torch.no_grad():
             limit.into.copy_(basis)
             # z = sum of a u and its conjugate = [Re a, Im a] [2 Re u; -2 Im u], and a turns by its angle.
@@ -161,7 +184,14 @@ class LowRankLimit(nn.Module):
         return self._turned(into, torch.as_tensor(steps, dtype=into.dtype)) @ out
 
     def forward(self, z: Tensor, steps: float | Tensor = 0.0) -> Tensor:
-        """Limit of features ``(..., size)``; `steps` is a number or ``(...)``, and only rotations feel it."""
+        """Limit of features ``(..., size)``; `steps` is a number or ``(...)``, and only rotations feel it.
+
+        Raises `ValueError` for another size, or for whole numbers, in which the weights would all become zero.
+        """
+        if z.ndim < 1 or z.shape[-1] != self.size or not z.is_floating_point():
+            raise ValueError(
+                f"z: expected floating-point numbers (..., {self.size}), got {z.dtype} of shape {tuple(z.shape)}"
+            )
         into, out = (part.to(z.dtype) for part in self.factors())
         return self._turned(z @ into, torch.as_tensor(steps, dtype=z.dtype, device=z.device)) @ out
 
@@ -174,6 +204,41 @@ class LowRankLimit(nn.Module):
         angle = steps.unsqueeze(-1) * self.angles.to(c.dtype)
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([still, torch.stack([x * cos - y * sin, x * sin + y * cos], -1).flatten(-2)], -1)
+
+
+def _ones(values: Tensor, count: int, tolerance: float) -> list[int]:
+    """Numbers of the `count` eigenvalues nearest to 1, all of them within the tolerance and none's partner left out."""
+    distance = (values - 1).abs()
+    nearest = torch.argsort(distance).tolist()
+    chosen, others = nearest[:count], nearest[count:]
+    near = int((distance <= tolerance).sum())
+    if abs(float(values[chosen].imag.sum())) > 1e-9:
+        raise ValueError(f"rank: the {count} eigenvalues nearest to 1 take a conjugate pair apart")
+    if near < count:
+        raise ValueError(
+            f"rank: {count} eigenvalues are to be held as 1, but only {near} are within {tolerance:g} of it; give a "
+            "smaller rank, or a larger tolerance to hold what fades"
+        )
+    if chosen and others and (values[others[0]] - values[chosen[-1]]).abs() < 1e-9:
+        raise ValueError(f"rank: the {count} eigenvalues nearest to 1 take a repeated one apart; give a larger rank")
+    return chosen
+
+
+def _not_defective(matrix: Tensor, spectrum: solvers.Spectrum, kept: list[int]) -> None:
+    """An error where eigenvalues that coincide with a kept one do not act as one number: as in a Jordan block."""
+    values = spectrum.eigenvalues
+    for i in kept:
+        same = ((values - values[i]).abs() < 1e-4).nonzero()[:, 0]
+        if len(same) < 2:
+            continue
+        projector = spectrum.right[:, same] @ spectrum.left[same]
+        rest = matrix.to(projector.dtype) @ projector - values[i] * projector
+        spread = float((values[same] - values[i]).abs().max())
+        if float(rest.norm()) > (1e-6 + 10 * spread) * float(projector.norm()):
+            raise ValueError(
+                f"operator: its eigenvalue {complex(values[i]):.6g} is defective (a Jordan block, shape "
+                f"{tuple(matrix.shape)}): its powers have no limit"
+            )
 
 
 def _real(vectors: Tensor, values: Tensor, fixed: list[int], turning: list[int]) -> Tensor:

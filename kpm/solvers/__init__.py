@@ -1,7 +1,11 @@
 """Koopman operators of sequences ``(*batch, time, dim)``, in row convention: ``z[t+1] ~ z[t] @ K``.
 
 Shared or one per sequence, with their spectra, projectors, predictions and an estimator. Float64 inside,
-differentiable, and the same on CPU and GPU.
+and the same on CPU and GPU.
+
+Differentiable once: what is fitted to data or found by iteration has a first derivative that is exact, and a second one
+raises `NotImplementedError`. Only `predict`, `eigenvalues` of a matrix that is given, the Kalman recursions and
+`continuous` go through autograd's own operations, and can be differentiated again.
 """
 
 from __future__ import annotations

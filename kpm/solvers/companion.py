@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kpm.solvers import checks, compiled
+from kpm.solvers import checks, compiled, once
 
 
 def coefficients(z: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def coefficients(z: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        float64, ``(*batch, time - 1)``, differentiable.
+        float64, ``(*batch, time - 1)``, differentiable once.
 
     Raises
     ------
@@ -69,6 +69,7 @@ def solve(z: Tensor) -> tuple[Tensor, Tensor]:
     if z.requires_grad:
         # One step of Newton on the normal equations (z[T-1] - c X0) X0^T = 0, from their solution: adds nothing to the
         # value, and has the gradient of the implicit function.
+        z = once.guard(z, "a companion form")
         past = z[..., :-1, :]
         slope = (z[..., -1:, :] - c @ past) @ past.mT
         back = torch.linalg.solve_triangular(r, slope - slope.detach(), upper=True, left=False)
@@ -98,7 +99,8 @@ def roots(c: Tensor) -> Tensor:
     -------
     Tensor
         complex128 ``(*batch, n)``, in no particular order. At a repeated root there is no gradient; where a root counts
-        as one, by ``|p'|`` below 1e-8 of the sum of its terms, the gradient is zero.
+        as one, by ``|p'|`` below 1e-8 of the sum of its terms, the gradient is zero. Differentiable once: a second
+        derivative raises `NotImplementedError`.
     """
     fixed = c.detach()
     values = torch.from_numpy(compiled.roots(fixed.cpu().reshape(-1, c.shape[-1]).numpy())).view(c.shape).to(c.device)
@@ -111,7 +113,7 @@ def roots(c: Tensor) -> Tensor:
     slope = _combine(derivative, powers)
     simple = slope.abs() > 1e-8 * _combine(derivative.abs(), powers.abs())
     inverse = torch.where(simple, 1 / torch.where(simple, slope, 1), 0)
-    return values + _combine(c - fixed, powers) * inverse
+    return values + _combine(once.guard(c, "the roots of a companion form") - fixed, powers) * inverse
 
 
 def vandermonde(values: Tensor, n: int) -> Tensor:

@@ -53,8 +53,8 @@ def contiguous_folds(
     ValueError
         For fewer rows than blocks, or if no row is left for the operator of some block.
     """
-    checks.count(folds, "folds", 1, sequences * time)
-    checks.count(purge, "purge", 0, 10**9)
+    folds = checks.count(folds, "folds", 1, sequences * time)
+    purge = checks.count(purge, "purge", 0, 10**9)
     rows = torch.arange(sequences * time, device=device)
     if folds == 1:
         return Folds([len(rows)], torch.ones(1, len(rows), dtype=torch.float64, device=device))

@@ -70,15 +70,19 @@ class DMD(TransformerMixin, BaseEstimator):
         self.dt = dt
 
     def fit(self, X: Any, y: None = None) -> DMD:
-        """Fit the operator of sequences; what was learnt before is forgotten. Raises `ValueError` for bad input."""
-        self._moments = None
+        """Fit the operator of sequences; what was learnt before is forgotten. Raises `ValueError` for bad input.
+
+        `partial_fit` adds to it (of a shared operator).
+        """
         data = containers.read(X, least=self._window() + 1)
-        states, mask = data.states(self.delays)
+        states, mask = data.states(self._window())
         solve = operators.shared if self.shared else operators.per_sequence
-        return self._learn(solve(states, mask, **self._options()), data)
+        operator = solve(states, mask, **self._options())
+        self._moments = Moments("qr").partial_fit(states, mask) if self.shared else None
+        return self._learn(operator, data)
 
     def partial_fit(self, X: Any, y: None = None) -> DMD:
-        """Add whole sequences to what earlier calls learnt; the result is that of one `fit` to all of them.
+        """Add whole sequences to what earlier calls, of `fit` too, learnt; the result is that of one `fit` to all.
 
         What is kept is a triangular factor of size ``2 * delays * n_features``, whatever the amount of data. Raises
         `ValueError` for bad input, and for ``shared=False``: operators of single sequences have nothing to add up.
@@ -88,7 +92,7 @@ class DMD(TransformerMixin, BaseEstimator):
         moments = getattr(self, "_moments", None)
         data = containers.read(X, self._window() + 1, None if moments is None else self.n_features_in_)
         moments = Moments("qr") if moments is None else moments
-        moments.partial_fit(*data.states(self.delays))
+        moments.partial_fit(*data.states(self._window()))
         past, future = moments.pairs()
         # As many digits count as for all the pairs, not for the few rows that stand for them.
         tolerance = torch.finfo(torch.float64).eps * max(moments.n_pairs, past.shape[-1])
@@ -98,7 +102,7 @@ class DMD(TransformerMixin, BaseEstimator):
     def predict(self, X: Any, steps: int = 1) -> Any:
         """The `steps` frames after the end of each sequence: ``(..., steps, n_features)``."""
         data = self._known(X)
-        states, _ = data.states(self.delays)
+        states, _ = data.states(self._window())
         last = (data.lengths - self.delays).reshape(-1, 1, 1).expand(-1, 1, states.shape[-1])
         future = predict(states.gather(1, last).squeeze(1), self._operator.matrix.to(states.device), steps)
         return data.give(future[..., -data.features :])
@@ -106,7 +110,7 @@ class DMD(TransformerMixin, BaseEstimator):
     def reconstruct(self, X: Any) -> Any:
         """Each sequence as the operator continues its first state; the first `delays` frames are those of `X`."""
         data = self._known(X)
-        states, _ = data.states(self.delays)
+        states, _ = data.states(self._window())
         frames = data.frames[:, : self.delays]
         if (steps := states.shape[1] - 1) > 0:
             future = predict(states[:, 0], self._operator.matrix.to(states.device), steps)
@@ -116,7 +120,7 @@ class DMD(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> Any:
         """Amplitude of each mode in each state: ``(..., time - delays + 1, m)``, complex."""
         data = self._known(X)
-        states, _ = data.states(self.delays)
+        states, _ = data.states(self._window())
         amplitudes = states.to(torch.complex128) @ self._spectrum.right.to(states.device)
         return data.give(amplitudes, data.lengths - self.delays + 1)
 

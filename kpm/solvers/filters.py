@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kpm.solvers import checks
+from kpm.solvers import checks, once
 
 
 class Svd(NamedTuple):
@@ -67,27 +66,45 @@ def inverse(x: Tensor, parts: Svd, keep: Tensor, ridge: float = 0.0) -> Tensor:
     Returns
     -------
     Tensor
-        ``(*batch, n, m)``; its gradient with respect to `x` is exact for a fixed number of kept values, once.
+        ``(*batch, n, m)``; its gradient with respect to `x` is exact for a fixed number of kept values. Differentiable
+        once: a second derivative raises `NotImplementedError`.
+
+    Raises
+    ------
+    ValueError
+        If the square of a kept singular value, plus the ridge, is out of float64's range.
     """
+    _check_range(parts.s, keep, ridge)
     return _Filtered.apply(x, *parts, keep, ridge)
+
+
+def _check_range(s: Tensor, keep: Tensor, ridge: float) -> None:
+    """Squares of singular values are divided by: far from 1 they vanish or overflow, and the inverse with them."""
+    size = torch.where(keep, s * s + ridge, 1)
+    bad = (size < 1e-300) | (size > 1e300)
+    if bad.any():
+        raise ValueError(
+            f"singular value{checks.where(bad)} of the data is {float(s[bad][0]):.1e}: its square is out of float64's "
+            "range; scale the data"
+        )
 
 
 class _Filtered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor, s: Tensor, vh: Tensor, keep: Tensor, ridge: float) -> Tensor:
-        ctx.save_for_backward(u, s, vh, keep)
+        ctx.save_for_backward(x, u, s, vh, keep)
         ctx.ridge = ridge
         slope = _slope(s, keep, ridge)
         return (vh.mT * (s * slope).unsqueeze(-2)) @ u.mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        u, s, vh, keep = ctx.saved_tensors
+        x, u, s, vh, keep = ctx.saved_tensors
         slope = _slope(s, keep, ctx.ridge)
         f = s * slope
         # Divided differences (f_i -+ f_j) / (s_i -+ s_j): in closed form between kept values, as they stand otherwise.
-        smooth, product = ctx.ridge * _outer(slope, slope), _outer(f, f)
+        product = _outer(f, f)
+        smooth = ctx.ridge * _outer(slope, slope) if ctx.ridge else 0.0  # the product of slopes may be out of range
         mixed = keep.unsqueeze(-1) != keep.unsqueeze(-2)
         column, row, f_column, f_row = s.unsqueeze(-1), s.unsqueeze(-2), f.unsqueeze(-1), f.unsqueeze(-2)
         even = torch.where(mixed, (f_column - f_row) / torch.where(mixed, column - row, 1), smooth - product)
@@ -100,7 +117,8 @@ class _Filtered(torch.autograd.Function):
         # Directions outside the thin factors meet singular values zero, where the divided difference is f_i / s_i.
         below = (right - u @ core) * slope.unsqueeze(-2)
         beside = slope.unsqueeze(-1) * (left - core @ vh)
-        return (u @ inside + below) @ vh + u @ beside, None, None, None, None, None
+        result = (u @ inside + below) @ vh + u @ beside
+        return once.tie(result, "an operator from a filtered inverse (least squares, total, ...)", x), *[None] * 5
 
 
 def _slope(s: Tensor, keep: Tensor, ridge: float) -> Tensor:

@@ -118,8 +118,8 @@ def solve(
             raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
     if not tol > 0:
         raise ValueError(f"tol: expected a positive number, got {tol!r}")
-    checks.count(most, "most", 1, 10**6)
-    checks.count(memory, "memory", 1, 10**3)
+    most = checks.count(most, "most", 1, 10**6)
+    memory = checks.count(memory, "memory", 1, 10**3)
     checks.finite(start, "start")
     iterates = {"plain": _plain, "anderson": _anderson, "broyden": broyden}[method](f, start, memory)
     best, smallest = start, torch.full_like(start[:, 0], torch.inf)

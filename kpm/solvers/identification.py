@@ -46,7 +46,7 @@ class Identified:
 
 
 def fit_system(states: Tensor, y: Tensor, mask: Tensor | None = None, ridge: float = 0.0) -> System:
-    """The system whose states and observations these are, shared by all sequences; differentiable.
+    """The system whose states and observations these are, shared by all sequences; differentiable once.
 
     Parameters
     ----------
@@ -65,8 +65,9 @@ def fit_system(states: Tensor, y: Tensor, mask: Tensor | None = None, ridge: flo
         For shapes that do not fit, no two states in a row, or states that are linearly dependent without a ridge.
     """
     states, mask = checks.sequences(states, mask, name="states")
+    checks.same_frames(y, states, "y", "states")
     y, _ = checks.sequences(y, mask, name="y")
-    checks.nonnegative(ridge, "ridge")
+    ridge = checks.nonnegative(ridge, "ridge")
     pairs = mask[..., :-1] & mask[..., 1:]
     if not pairs.any():
         raise ValueError(f"mask: no two states in a row are left (shape {tuple(mask.shape)})")

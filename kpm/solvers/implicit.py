@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kpm.solvers import once
 from kpm.solvers.fixed_point import FixedPoint, Map, solve
 
 
@@ -53,7 +54,7 @@ def implicit(
     Returns
     -------
     Tensor
-        ``f(z)``.
+        ``f(z)``, differentiable once: a second derivative raises `NotImplementedError`.
     BackwardReport
         Filled when the backward pass runs; ask it whether that converged.
     """
@@ -75,5 +76,4 @@ def implicit(
             told(report.found)
         return report.found.z
 
-    value.register_hook(backward)
-    return value, report
+    return once.replace(value, "an implicit fixed point", backward), report

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kpm.solvers import checks
+from kpm.solvers import checks, once
 from kpm.solvers.operators import Operator
 from kpm.solvers.spectra import matrix_of
 
@@ -60,10 +60,10 @@ def nearest_eigenpair(
     -------
     Eigenpair
         Differentiable once: the last step is Newton's on ``A v = value v``, ``|v| = 1``, with its matrix held fixed, so
-        the gradient is that of the implicit function.
+        the gradient is that of the implicit function. A second derivative raises `NotImplementedError`.
     """
-    checks.nonnegative(tolerance, "tolerance")
-    checks.count(doublings, "doublings", 1, 60)
+    tolerance = checks.nonnegative(tolerance, "tolerance")
+    doublings = checks.count(doublings, "doublings", 1, 60)
     matrix = matrix_of(operator)
     fixed = matrix.detach()
     dim = fixed.shape[-1]
@@ -80,6 +80,7 @@ def nearest_eigenpair(
         power = power @ power
     value, right, left = pair
     residual = _residual(fixed, *pair, size)
+    matrix = once.guard(matrix, "nearest_eigenpair")
     change, right, fine = _newton(matrix, value, right, residual <= tolerance)
     _, left, fine = _newton(matrix.mT, value, left / left.norm(dim=-1, keepdim=True), fine)
     product = (left * right).sum(-1, keepdim=True)

@@ -82,7 +82,7 @@ def kalman_filter(model: LinearGaussian, y: Tensor, mask: Tensor | None = None) 
         One model for all sequences, or a batch of models that broadcasts with the batch of `y`.
     y : Tensor
         ``(*batch, time, p)``. Without a mask, NaN marks what was not observed: single entries or whole frames.
-    mask : bool Tensor, optional
+    mask : bool Tensor or array, optional
         True where observed, ``(*batch, time)`` or ``(*batch, time, p)``. The rest of `y` may hold anything.
 
     Raises
@@ -180,15 +180,17 @@ def forecast(model: LinearGaussian, mean: Tensor, covariance: Tensor, steps: int
     """Predict 1 to `steps` steps ahead of a state with `mean` ``(*batch, d)`` and `covariance` ``(*batch, d, d)``.
 
     Give the last filtered state to forecast a sequence, or all of them (time is then one more batch axis, so a model
-    with batch axes needs one of size 1 there). Raises `ValueError` for ``steps < 1`` or shapes that do not fit.
+    with batch axes needs one of size 1 there). Raises `ValueError` for ``steps < 1``, shapes that do not fit, and
+    numbers that are complex or not finite.
     """
     d = model.transition.shape[-1]
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
-    mean, covariance = mean.double(), covariance.double()
+    steps = checks.count(steps, "steps", 1)
+    mean, covariance = _real(mean, "mean"), _real(covariance, "covariance")
     if mean.shape[-1:] != (d,) or covariance.shape[-2:] != (d, d):
         shapes = f"mean {tuple(mean.shape)}, covariance {tuple(covariance.shape)}"
         raise ValueError(f"mean, covariance: expected (*batch, {d}) and (*batch, {d}, {d}), got {shapes}")
+    checks.finite(mean, "mean")
+    checks.finite(covariance, "covariance")
     shapes = {"model": model.batch_shape, "mean": mean.shape[:-1], "covariance": covariance.shape[:-2]}
     batch, ahead = broadcast(shapes), []
     for _ in range(steps):
@@ -224,9 +226,11 @@ def steady_state(model: LinearGaussian, tolerance: float = 1e-13, max_doublings:
     Raises
     ------
     ValueError
-        If `observation_noise` is not positive definite, or without convergence: a mode that does not decay and is not
-        observed (the batch index is named).
+        If `max_doublings` is not positive, if `observation_noise` is not positive definite, or without convergence: a
+        mode that does not decay and is not observed (the batch index is named).
     """
+    tolerance = checks.nonnegative(tolerance, "tolerance")
+    max_doublings = checks.count(max_doublings, "max_doublings", 1)
     batch, d = model.batch_shape, model.transition.shape[-1]
     noise_factor, bad = _cholesky(model.observation_noise)
     _check_factors("observation_noise", [bad], "the steady state needs a positive definite one")
@@ -278,16 +282,14 @@ def _check_factors(name: str, bad: list[Tensor], advice: str, first: int | None 
 
 def _observations(model: LinearGaussian, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Float64 observations with zeros where there are none, and which there are (`None` for all of them)."""
-    y = torch.as_tensor(y).double()
+    y = _real(y, "y")
     p = model.output.shape[-1]
     if y.ndim < 2 or y.shape[-1] != p or 0 in y.shape:
         raise ValueError(f"y: expected (*batch, time, {p}) without empty axes, got shape {tuple(y.shape)}")
     if mask is None:
         seen = ~torch.isnan(y)
     else:
-        seen = torch.as_tensor(mask).to(y.device)
-        if seen.dtype != torch.bool or tuple(seen.shape) not in (tuple(y.shape), tuple(y.shape[:-1])):
-            raise ValueError(f"mask: expected bool {tuple(y.shape)} or {tuple(y.shape[:-1])}, got {tuple(seen.shape)}")
+        seen = checks.bools(mask, "mask", y.shape, y.shape[:-1]).to(y.device)
         seen = seen.expand(y.shape) if seen.ndim == y.ndim else seen[..., None].expand(y.shape)
     if seen.all():
         seen = None
@@ -295,6 +297,14 @@ def _observations(model: LinearGaussian, y: Tensor, mask: Tensor | None) -> tupl
         y = torch.where(seen, y, 0)
     checks.finite(y, "y")
     return y, seen
+
+
+def _real(x: Tensor, name: str) -> Tensor:
+    """Float64 of numbers in any form, arrays and lists too; raises for complex ones."""
+    x = torch.as_tensor(x)
+    if x.is_complex():
+        raise ValueError(f"{name}: expected real numbers, got {x.dtype} of shape {tuple(x.shape)}")
+    return x.double()
 
 
 def _row(x: Tensor, matrix: Tensor) -> Tensor:

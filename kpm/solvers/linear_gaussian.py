@@ -12,12 +12,22 @@ package is a `transition` as it is.
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kpm.solvers import checks
+
+_AXES = {
+    "transition": "dd",
+    "output": "dp",
+    "process_noise": "dd",
+    "observation_noise": "pp",
+    "initial_mean": "d",
+    "initial_covariance": "dd",
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,8 @@ class LinearGaussian:
     Raises
     ------
     ValueError
-        If shapes do not fit, an entry is not finite, or a covariance is not symmetric positive semidefinite; with the
-        name of the argument and the batch index.
+        If shapes do not fit, an entry is complex or not finite, or a covariance is not symmetric positive
+        semidefinite; with the name of the argument and the batch index.
     """
 
     transition: Tensor
@@ -43,21 +53,34 @@ class LinearGaussian:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            object.__setattr__(self, name, torch.as_tensor(getattr(self, name)).double())
-        if self.output.ndim < 2:
-            raise ValueError(f"output: expected (*batch, d, p), got shape {tuple(self.output.shape)}")
-        d, p = self.output.shape[-2:]
-        expected = {"transition": (d, d), "process_noise": (d, d), "observation_noise": (p, p)}
-        expected |= {"initial_mean": (d,), "initial_covariance": (d, d)}
-        for name, shape in expected.items():
-            got = tuple(getattr(self, name).shape)
-            if got[len(got) - len(shape) :] != shape:
-                raise ValueError(f"{name}: expected (*batch, {', '.join(map(str, shape))}), got shape {got}")
+            value = torch.as_tensor(getattr(self, name))
+            if value.is_complex():
+                raise ValueError(f"{name}: expected real numbers, got {value.dtype} of shape {tuple(value.shape)}")
+            object.__setattr__(self, name, value.double())
+        self._check_shapes()
         _ = self.batch_shape
         for name in self.__dataclass_fields__:
             checks.finite(getattr(self, name), name)
         for name in ("process_noise", "observation_noise", "initial_covariance"):
             _check_covariance(name, getattr(self, name))
+
+    def _check_shapes(self) -> None:
+        """One wrong matrix is told from five right ones: d is what most of them say."""
+        shapes = {name: tuple(getattr(self, name).shape) for name in self.__dataclass_fields__}
+        for name, shape in shapes.items():
+            if len(shape) < len(_AXES[name]):
+                raise ValueError(f"{name}: expected (*batch, {', '.join(_AXES[name])}), got shape {shape}")
+        d = statistics.mode(shapes[name][-1] for name, axes in _AXES.items() if axes[-1] == "d")
+        if shapes["output"][-2] != d:
+            raise ValueError(
+                f"output: expected (*batch, {d}, p), got shape {shapes['output']}; in rows it is the transpose of a "
+                "textbook's (p, d)"
+            )
+        sizes = {"d": d, "p": shapes["output"][-1]}
+        for name, axes in _AXES.items():
+            wanted = tuple(sizes[axis] for axis in axes)
+            if shapes[name][-len(axes) :] != wanted:
+                raise ValueError(f"{name}: expected (*batch, {', '.join(map(str, wanted))}), got shape {shapes[name]}")
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from kpm.solvers import checks
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -46,7 +48,7 @@ def nearest(reference: Tensor, estimate: Tensor) -> Matching:
     Raises
     ------
     ValueError
-        If one of them is empty or not finite, or if batch axes do not fit.
+        If one of them is no tensor, empty or not finite, or if batch axes do not fit.
     """
     distance = _distances(reference, estimate)
     return _matching(distance, distance.detach().argmin(-1))
@@ -80,10 +82,9 @@ def _matching(distance: Tensor, index: Tensor) -> Matching:
 
 def _distances(reference: Tensor, estimate: Tensor) -> Tensor:
     for name, values in (("reference", reference), ("estimate", estimate)):
-        if values.ndim < 1 or 0 in values.shape:
+        if checks.tensor(values, name).ndim < 1 or 0 in values.shape:
             raise ValueError(f"{name}: expected (*batch, n) values, got shape {tuple(values.shape)}")
-        if not torch.isfinite(values.detach()).all():
-            raise ValueError(f"{name}: not finite (shape {tuple(values.shape)})")
+        checks.finite(values, name)
     try:
         torch.broadcast_shapes(reference.shape[:-1], estimate.shape[:-1])
     except RuntimeError as error:

@@ -1,7 +1,8 @@
 """Koopman operators of sequences: the matrix ``K`` with ``z[t+1] ~ z[t] @ K``, shared by a batch or one per sequence.
 
 A pair ``(z[t], z[t+1])`` is formed within a sequence only, and only if neither end is masked out. Everything is done in
-float64 and is differentiable once; how well the data determines the operator is part of the result.
+float64; how well the data determines the operator is part of the result. Differentiable once: a second derivative
+raises `NotImplementedError`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def shared(
     ----------
     z : Tensor
         ``(*batch, time, dim)``.
-    mask : Tensor, optional
+    mask : Tensor or array, optional
         bool ``(*batch, time)``, true where there is a frame.
     method, ridge, rank, tolerance
         See `from_pairs`.
@@ -93,7 +94,7 @@ def per_sequence(
     ----------
     z : Tensor
         ``(*batch, time, dim)``.
-    mask : Tensor, optional
+    mask : Tensor or array, optional
         bool ``(*batch, time)``, true where there is a frame.
     method, ridge, rank, tolerance
         See `from_pairs`.
@@ -132,7 +133,9 @@ def from_pairs(
     method : {"least_squares", "total", "forward_backward"}
         Least squares takes `past` as exact and is biased inwards by noise on it; total least squares allows for equal
         noise on both; forward-backward is the geometric mean of the operator and of the inverse of the operator of the
-        reversed sequences, which cancels that bias (Dawson et al. 2016).
+        reversed sequences (Dawson et al. 2016). That cancels the bias where past and future have the same energy:
+        eigenvalues on the unit circle, and no noise that drives the motion. Of a mode that decays the modulus comes
+        out too large, by ``(1 / |lambda|^2 - 1) / 2`` times what least squares makes it too small; take "total" there.
     ridge : float
         Adds ``ridge * |K|^2`` to the sum of squares; 0 for none. For least squares only.
     rank : int, optional
@@ -145,7 +148,8 @@ def from_pairs(
     ------
     ValueError
         If `rank` is more than the data has, if `ridge` or `tolerance` is negative, if total least squares has no
-        solution, or if forward-backward finds no invertible operator or no real square root.
+        solution, if forward-backward finds no invertible operator or no real square root, or if singular values that
+        are used are below 1e-150 or above 1e150: their squares are out of float64's range.
 
     Notes
     -----
@@ -157,12 +161,13 @@ def from_pairs(
         raise ValueError(f"future: expected the shape of past, {tuple(past.shape)}, got {tuple(future.shape)}")
     if method not in get_args(Method):
         raise ValueError(f"method: expected one of {', '.join(get_args(Method))}, got {method!r}")
-    if checks.nonnegative(ridge, "ridge") and method != "least_squares":
+    ridge = checks.nonnegative(ridge, "ridge")
+    if ridge and method != "least_squares":
         raise ValueError(f"ridge: goes with method 'least_squares', not {method!r}")
     if tolerance is not None:
-        checks.nonnegative(tolerance, "tolerance")
+        tolerance = checks.nonnegative(tolerance, "tolerance")
     if rank is not None:
-        checks.count(rank, "rank", 1, past.shape[-1])
+        rank = checks.count(rank, "rank", 1, past.shape[-1])
     parts = filters.svd(past)
     used = filters.above(parts, tolerance) if rank is None else filters.leading(parts, rank, tolerance)
     if method == "least_squares":

@@ -36,13 +36,12 @@ def predict(z0: Tensor, operator: Tensor | Operator, steps: int) -> Tensor:
         For wrong shapes, and where the states grow out of float64's range (the index is named).
     """
     matrix = matrix_of(operator)
-    shape = tuple(z0.shape)
+    shape = tuple(checks.tensor(z0, "z0").shape)
     if z0.ndim < 1 or 0 in shape or z0.is_complex():
         raise ValueError(f"z0: expected real (*batch, dim), got {z0.dtype} of shape {shape}")
     if matrix.shape[-1] != shape[-1] or matrix.shape[:-2] not in (torch.Size(), z0.shape[:-1]):
         raise ValueError(f"operator: shape {tuple(matrix.shape)} does not fit z0 of shape {shape}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected a whole number >= 1, got {steps!r}")
+    steps = checks.count(steps, "steps", 1)
     z0 = z0.double()
     checks.finite(z0, "z0")
     states = z0.unsqueeze(-2) @ matrix

@@ -14,9 +14,8 @@ import scipy.linalg
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kpm.solvers import checks, matching
+from kpm.solvers import checks, matching, once
 
 
 def projector(operator: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
@@ -37,7 +36,8 @@ def projector(operator: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
     -------
     Tensor
         complex128 ``(*batch, dim, dim)``, real up to rounding if the set holds the conjugate of each of its members.
-        The gradient with respect to `operator` is exact, once.
+        The gradient with respect to `operator` is exact. Differentiable once: a second derivative raises
+        `NotImplementedError`.
 
     Raises
     ------
@@ -49,17 +49,16 @@ def projector(operator: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
     Matrices are taken one by one, on the CPU: about 0.1 ms each at ``dim = 15``.
     """
     operator = checks.square(operator)
-    for name, given in (("values", values), ("chosen", chosen)):
-        if given.shape != operator.shape[:-1]:
-            raise ValueError(f"{name}: expected shape {tuple(operator.shape[:-1])}, got {tuple(given.shape)}")
-    if chosen.dtype != torch.bool:
-        raise ValueError(f"chosen: expected bool, got {chosen.dtype}")
+    if checks.eigenvalues(values).shape != operator.shape[:-1]:
+        raise ValueError(f"values: expected shape {tuple(operator.shape[:-1])}, got {tuple(values.shape)}")
+    chosen = checks.bools(chosen, "chosen", operator.shape[:-1])
     return _Projector.apply(operator, values.detach(), chosen)
 
 
 class _Projector(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operator: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
+        ctx.save_for_backward(operator)
         dim = operator.shape[-1]
         flat = zip(
             operator.detach().cpu().reshape(-1, dim, dim).numpy(),
@@ -78,12 +77,12 @@ class _Projector(torch.autograd.Function):
         return torch.from_numpy(result).reshape(operator.shape).to(operator.device)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dim = gradient.shape[-1]
-        flat = gradient.cpu().reshape(-1, dim, dim).numpy()
+        flat = gradient.detach().cpu().reshape(-1, dim, dim).numpy()
         result = np.stack([_pull_back(g, *split) for g, split in zip(flat, ctx.splits, strict=True)])
-        return torch.from_numpy(result).reshape(gradient.shape).to(gradient.device), None, None
+        result = torch.from_numpy(result).reshape(gradient.shape).to(gradient.device)
+        return once.tie(result, "a spectral projector", *ctx.saved_tensors, gradient), None, None
 
 
 def _split(matrix: np.ndarray, values: Tensor, chosen: np.ndarray) -> tuple[np.ndarray, ...]:

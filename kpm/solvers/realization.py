@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kpm.solvers import checks, filters
+from kpm.solvers import checks, filters, once
 from kpm.solvers.sketches import orient
 
 
@@ -41,7 +40,7 @@ class Realization:
     Attributes
     ----------
     correlations : Tensor
-        All ``min(p, f)`` canonical correlations, descending; differentiable with respect to the features.
+        All ``min(p, f)`` canonical correlations, descending; differentiable once with respect to the features.
     past_mean, future_mean : Tensor
         ``(p,)`` and ``(f,)``.
     past_whitening, future_whitening : Tensor
@@ -75,7 +74,7 @@ class Realization:
 
     @property
     def loss(self) -> Tensor:
-        """Minus the sum of the leading `rank` correlations, ``(*batch,)``: smaller is better, differentiable."""
+        """Minus the sum of the leading `rank` correlations, ``(*batch,)``: smaller is better, differentiable once."""
         return -self.correlations[..., : self.rank].sum(-1)
 
     def transform(self, past: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ class Realization:
         return self._project(future, self.future_mean, self.future_directions, "future")
 
     def _project(self, x: Tensor, mean: Tensor, directions: Tensor, name: str) -> Tensor:
-        if x.ndim < 2 or x.shape[-1] != mean.shape[-1]:
+        if checks.tensor(x, name).ndim < 2 or x.shape[-1] != mean.shape[-1]:
             raise ValueError(f"{name}: expected (*batch, time, {mean.shape[-1]}), got shape {tuple(x.shape)}")
         root = self.correlations[..., : self.rank].detach().sqrt()
         return (x.double() - mean[..., None, :]) @ (directions * root[..., None, :])
@@ -112,8 +111,8 @@ def hankel_blocks(y: Tensor, window: int, mask: Tensor | None = None) -> HankelB
     ValueError
         For shapes that do not fit, a window out of range, or numbers that are not finite.
     """
-    checks.count(window, "window", 1, max(1, y.shape[-2] // 2 if y.ndim > 1 else 1))
-    y, mask = checks.sequences(y, mask, name="y", least=2 * window)
+    y, mask = checks.sequences(y, mask, name="y")
+    window = checks.count(window, "window", 1, y.shape[-2] // 2)
     windows = y.unfold(-2, window, 1).mT
     whole = mask.unfold(-1, window, 1).all(-1)
     return HankelBlocks(
@@ -157,10 +156,11 @@ def realize(
         loading, and fewer than `rank` correlations above zero; with the batch index.
     """
     past, mask = checks.sequences(past, mask, name="past")
+    checks.same_frames(future, past, "future", "past")
     future, _ = checks.sequences(future, mask, name="future")
-    checks.count(rank, "rank", 1, min(past.shape[-1], future.shape[-1]))
-    checks.nonnegative(loading, "loading")
-    checks.nonnegative(floor, "floor")
+    rank = checks.count(rank, "rank", 1, min(past.shape[-1], future.shape[-1]))
+    loading = checks.nonnegative(loading, "loading")
+    floor = checks.nonnegative(floor, "floor")
     if not per_sequence:
         past, future, mask = past.flatten(0, -2), future.flatten(0, -2), mask.flatten()
     count = mask.sum(-1)
@@ -176,7 +176,7 @@ def realize(
     if short.any():
         raise ValueError(f"rank: {rank} asked for, but past{checks.where(short)} has fewer correlations above zero")
     # With its vectors held fixed, u' core v has the exact first derivative of the singular value.
-    correlations = ((core.mT @ u).mT * vh).sum(-1)
+    correlations = ((once.guard(core, "a realization").mT @ u).mT * vh).sum(-1)
     past_directions = past_white.detach() @ u[..., :rank]
     sign = orient(past_directions)[..., None, :]
     return Realization(
@@ -222,13 +222,12 @@ class _InverseRoot(torch.autograd.Function):
         raised = values.maximum(floor * values[..., -1:])
         if (raised <= 0).any():
             raise ValueError("floor: a singular covariance needs loading or a floor above zero")
-        ctx.save_for_backward(values, raised, vectors)
+        ctx.save_for_backward(matrix, values, raised, vectors)
         return (vectors * raised.rsqrt()[..., None, :]) @ vectors.mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, raised, vectors = ctx.saved_tensors
+        matrix, values, raised, vectors = ctx.saved_tensors
         root = raised.sqrt()
         column, row = root[..., :, None], root[..., None, :]
         slope = -1 / (column * row * (column + row))
@@ -237,7 +236,8 @@ class _InverseRoot(torch.autograd.Function):
         mixed = (raised[..., :, None] - raised[..., None, :]) / torch.where(apart == 0, 1, apart)
         both, either = free[..., :, None] & free[..., None, :], free[..., :, None] | free[..., None, :]
         slope = slope * torch.where(both, 1, torch.where(either, mixed, 0))
-        return vectors @ (slope * (vectors.mT @ gradient @ vectors)) @ vectors.mT, None, None, None
+        result = vectors @ (slope * (vectors.mT @ gradient @ vectors)) @ vectors.mT
+        return once.tie(result, "a realization", matrix), None, None, None
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

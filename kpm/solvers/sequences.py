@@ -31,8 +31,8 @@ def sequence_eigenvalues(z: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        complex128 ``(*batch, min(time - 1, dim))``, nearest to 1 first; differentiable where they are simple. An
-        operator of lower rank has further zeros, at the end.
+        complex128 ``(*batch, min(time - 1, dim))``, nearest to 1 first; differentiable once, where they are
+        simple. An operator of lower rank has further zeros, at the end.
     """
     z, _ = checks.sequences(z)
     device, z = z.device, z.cpu()
@@ -45,7 +45,7 @@ def sequence_eigenvalues(z: Tensor) -> Tensor:
     return values.gather(-1, by_distance_to_one(values)).to(device)
 
 
-def static_part(z: Tensor, size: int = 1, pairs: bool = False) -> Split:
+def static_part(z: Tensor, size: int = 1, pairs: bool = False, *, name: str = "size") -> Split:
     """Static and dynamic parts of each sequence under its own minimum-norm operator ([SSM-SKD] sec. 4.1.3).
 
     Parameters
@@ -56,22 +56,26 @@ def static_part(z: Tensor, size: int = 1, pairs: bool = False) -> Split:
         How many eigenvalues nearest to 1 make the static part; at most ``min(time - 1, dim)``.
     pairs : bool
         Keep conjugate pairs together; if not, the real part of what a single one gives counts, as published.
+    name : str
+        What errors call `size`.
 
     Returns
     -------
     Split
         With the ``min(time - 1, dim)`` eigenvalues of `sequence_eigenvalues`. With ``size=1`` and independent frames
-        the static part is ``value^t p``: one vector per sequence. Differentiable.
+        the static part is ``value^t p``: one vector per sequence. Differentiable once.
 
     Raises
     ------
     ValueError
         For input the solvers cannot use, and where the static eigenvalue coincides with one outside the set.
     """
-    parts = _plain(z, pairs) if size == 1 and isinstance(z, Tensor) else None
+    one = size == 1 and not isinstance(size, bool)
+    parts = _plain(z, pairs) if one and isinstance(z, Tensor) else None
     if parts is None:  # something is to be said or done about these
         z, _ = checks.sequences(z)
-        parts = _static_part(z.cpu(), size, pairs)
+        size = checks.count(size, name, 1, min(z.shape[-2] - 1, z.shape[-1]))
+        parts = _static_part(z.cpu(), size, pairs, name)
     if z.device.type == "cpu":
         return parts
     return Split(*(getattr(parts, field.name).to(z.device) for field in fields(Split)))
@@ -93,19 +97,20 @@ def _plain(z: Tensor, pairs: bool) -> Split | None:
     return Split(static.view(z.shape), dynamic.view(z.shape), values.view(*batch, -1), condition.view(batch))
 
 
-def _static_part(z: Tensor, size: int, pairs: bool) -> Split:
+def _static_part(z: Tensor, size: int, pairs: bool, name: str) -> Split:
     """On the CPU, where many small problems are faster than on a GPU, transfers included."""
     c, dependent = _coefficients(z)
     if not dependent.any():
-        return _companion_split(z, c, size, pairs)
+        return _companion_split(z, c, size, pairs, name)
     if dependent.all():
-        return _operator_split(z, size, pairs)
-    regular = _companion_split(z[~dependent], c[~dependent], size, pairs)
-    special = [_named(index, _operator_split, z[tuple(index)], size, pairs) for index in dependent.nonzero().tolist()]
+        return _operator_split(z, size, pairs, name)
+    regular = _companion_split(z[~dependent], c[~dependent], size, pairs, name)
+    places = dependent.nonzero().tolist()
+    special = [_named(index, _operator_split, z[tuple(index)], size, pairs, name) for index in places]
 
-    def both(name: str) -> Tensor:
-        few = torch.stack([getattr(parts, name) for parts in special])
-        many = getattr(regular, name)
+    def both(field: str) -> Tensor:
+        few = torch.stack([getattr(parts, field) for parts in special])
+        many = getattr(regular, field)
         whole = many.new_zeros(*dependent.shape, *many.shape[1:])
         return whole.index_put((~dependent,), many).index_put((dependent,), few)
 
@@ -127,9 +132,8 @@ def _coefficients(z: Tensor) -> tuple[Tensor, Tensor]:
     return companion.solve(z)
 
 
-def _companion_split(z: Tensor, c: Tensor, size: int, pairs: bool) -> Split:
+def _companion_split(z: Tensor, c: Tensor, size: int, pairs: bool, name: str) -> Split:
     """Static part ``share @ X1``: one mode in closed form, several by ``X1 P = P_C X1`` with the projector of ``C``."""
-    checks.count(size, "size", 1, c.shape[-1])
     values = companion.roots(c)
     values = values.gather(-1, by_distance_to_one(values))
     if size == 1:
@@ -142,14 +146,14 @@ def _companion_split(z: Tensor, c: Tensor, size: int, pairs: bool) -> Split:
         share = powers.real * weights.real.unsqueeze(-2) - powers.imag * weights.imag.unsqueeze(-2)
     else:
         matrix = companion.matrix(c)
-        projection = projector(matrix, values, nearest_to_one(values, size, pairs))
+        projection = projector(matrix, values, nearest_to_one(values, size, pairs, name=name))
         condition = torch.linalg.matrix_norm(projection)
         # One step back from z[1], by the inverse of C on the set, gives the part of z[0].
         eye = torch.eye(c.shape[-1], dtype=projection.dtype, device=c.device)
         back, info = torch.linalg.inv_ex(matrix.to(eye.dtype) @ projection + eye - projection)
         if (info != 0).any():
             raise ValueError(
-                f"size: {size} static modes, but an eigenvalue of z{checks.where(info != 0)} among them is 0"
+                f"{name}: {size} static modes, but an eigenvalue of z{checks.where(info != 0)} among them is 0"
             )
         share = torch.cat([projection[..., :1, :] @ back, projection], -2).real
     static = share @ z[..., 1:, :]
@@ -161,9 +165,8 @@ def _length(x: Tensor) -> Tensor:
     return torch.view_as_real(x.detach()).flatten(-2).norm(dim=-1)
 
 
-def _operator_split(z: Tensor, size: int, pairs: bool) -> Split:
-    checks.count(size, "size", 1, min(z.shape[-2] - 1, z.shape[-1]))
-    parts = split(z, per_sequence(z), size, pairs)
+def _operator_split(z: Tensor, size: int, pairs: bool, name: str) -> Split:
+    parts = split(z, per_sequence(z), size, pairs, name=name)
     values = _eigenvalues(z)
     values = values.gather(-1, by_distance_to_one(values))
     return Split(parts.static, parts.dynamic, values, parts.condition)

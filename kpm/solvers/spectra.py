@@ -116,7 +116,8 @@ def decompose(operator: Tensor | Operator) -> Spectrum:
     Raises
     ------
     ValueError
-        Where the eigenvectors are linearly dependent (the batch index is named).
+        Where the eigenvectors are linearly dependent to working precision (the batch index is named): the smallest
+        singular value of the basis is at most ``eps * dim`` of the largest, and no digit of the modes would be right.
     """
     matrix = matrix_of(operator).detach()
     core, into, back, peeled = _without_zeros(matrix.cpu())
@@ -125,7 +126,9 @@ def decompose(operator: Tensor | Operator) -> Spectrum:
     values = values.gather(-1, order)
     inner = inner.gather(-1, order.unsqueeze(-2).expand(inner.shape))
     inverse, info = torch.linalg.inv_ex(inner)
-    bad = (info != 0) | ~torch.isfinite(inverse).all(-1).all(-1)
+    lengths = torch.linalg.svdvals(inner)
+    flat = lengths[..., -1] <= torch.finfo(torch.float64).eps * inner.shape[-1] * lengths[..., 0]
+    bad = flat | (info != 0) | ~torch.isfinite(inverse).all(-1).all(-1)
     if bad.any():
         raise ValueError(
             f"operator{checks.where(bad)}: its eigenvectors are linearly dependent (shape {tuple(matrix.shape)})"
@@ -176,7 +179,9 @@ def _unit(right: Tensor) -> Tensor:
     return torch.where(known, largest.conj() / torch.where(known, largest.abs() * size, 1), 1)
 
 
-def nearest_to_one(values: Tensor, size: int = 1, pairs: bool = False, rank: Tensor | None = None) -> Tensor:
+def nearest_to_one(
+    values: Tensor, size: int = 1, pairs: bool = False, rank: Tensor | None = None, *, name: str = "size"
+) -> Tensor:
     """The static set: which `size` eigenvalues are nearest to 1.
 
     Parameters
@@ -189,6 +194,8 @@ def nearest_to_one(values: Tensor, size: int = 1, pairs: bool = False, rank: Ten
         Add the conjugate of a chosen value if the cut would part the two (then a set can have ``size + 1`` members).
     rank : Tensor, optional
         int ``(*batch,)``: only the `rank` values of largest modulus can be chosen; the others are an operator's zeros.
+    name : str
+        What errors call `size`.
 
     Returns
     -------
@@ -196,12 +203,12 @@ def nearest_to_one(values: Tensor, size: int = 1, pairs: bool = False, rank: Ten
         bool ``(*batch, m)``.
     """
     values = values.detach()
-    checks.count(size, "size", 1, values.shape[-1])
+    size = checks.count(size, name, 1, values.shape[-1])
     distance = (values - 1).abs()
     if rank is not None:
         if (rank < size).any():
             index = checks.where(rank < size)
-            raise ValueError(f"size: {size} static modes, but operator{index} has rank {int(rank[rank < size][0])}")
+            raise ValueError(f"{name}: {size} static modes, but operator{index} has rank {int(rank[rank < size][0])}")
         place = values.abs().argsort(-1, descending=True).argsort(-1)
         distance = torch.where(place < rank.unsqueeze(-1), distance, torch.inf)
     chosen = distance.argsort(dim=-1, stable=True).argsort(-1) < size
@@ -219,7 +226,7 @@ def by_distance_to_one(values: Tensor) -> Tensor:
     return distance.argsort(dim=-1, stable=True)
 
 
-def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = False) -> Split:
+def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = False, *, name: str = "size") -> Split:
     """Static and dynamic parts of sequences under an operator ([SSM-SKD] sec. 4.1.3).
 
     Parameters
@@ -233,11 +240,13 @@ def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = F
     pairs : bool
         Keep conjugate pairs together. If not, the set may hold one of a pair, and the static part is the real part of
         what it gives, as published.
+    name : str
+        What errors call `size`.
 
     Returns
     -------
     Split
-        Differentiable with respect to both `z` and `operator`.
+        Differentiable once with respect to both `z` and `operator`.
 
     Raises
     ------
@@ -254,7 +263,7 @@ def split(z: Tensor, operator: Tensor | Operator, size: int = 1, pairs: bool = F
         raise ValueError(f"operator: shape {tuple(matrix.shape)} does not fit z of shape {tuple(z.shape)}")
     values = eigenvalues(matrix)
     rank = operator.rank if isinstance(operator, Operator) else None
-    projection = projector(matrix, values, nearest_to_one(values, size, pairs, rank))
+    projection = projector(matrix, values, nearest_to_one(values, size, pairs, rank, name=name))
     static = z @ projection.real
     condition = torch.linalg.matrix_norm(projection.detach())
     return Split(static, z - static, values.gather(-1, by_distance_to_one(values)), condition)

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kpm.solvers import checks
+from kpm.solvers import checks, once
 
 
 def square_root(matrix: Tensor, near: Tensor, rank: Tensor) -> Tensor:
@@ -26,8 +25,9 @@ def square_root(matrix: Tensor, near: Tensor, rank: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(*batch, dim, dim)``. The gradient with respect to `matrix` is exact, once; it is computed in the eigenbasis,
-        so it and the root lose as many digits as the eigenvectors are badly conditioned.
+        ``(*batch, dim, dim)``. The gradient with respect to `matrix` is exact; it is computed in the eigenbasis, so it
+        and the root lose as many digits as the eigenvectors are badly conditioned. Differentiable once: a second
+        derivative raises `NotImplementedError`.
 
     Raises
     ------
@@ -40,7 +40,8 @@ def square_root(matrix: Tensor, near: Tensor, rank: Tensor) -> Tensor:
 class _SquareRoot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, near: Tensor, rank: Tensor) -> Tensor:
-        device, matrix, near, rank = matrix.device, matrix.cpu(), near.cpu(), rank.cpu()
+        device, given = matrix.device, matrix
+        matrix, near, rank = matrix.cpu(), near.cpu(), rank.cpu()
         values, right = torch.linalg.eig(matrix)
         left, info = torch.linalg.inv_ex(right)
         if (info != 0).any():
@@ -60,13 +61,12 @@ class _SquareRoot(torch.autograd.Function):
                 "too noisy for forward-backward"
             )
         total = root.unsqueeze(-1) + root.unsqueeze(-2)
-        ctx.save_for_backward(right, left, torch.where(total == 0, 0, 1 / torch.where(total == 0, 1, total)))
+        ctx.save_for_backward(given, right, left, torch.where(total == 0, 0, 1 / torch.where(total == 0, 1, total)))
         return result.real.contiguous().to(device)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        right, left, weight = ctx.saved_tensors
+        matrix, right, left, weight = ctx.saved_tensors
         inner = right.mH @ gradient.to("cpu", right.dtype) @ left.mH
         result = left.mH @ (weight.conj() * inner) @ right.mH
-        return result.real.to(gradient.device), None, None
+        return once.tie(result.real.to(gradient.device), "a forward-backward operator", matrix), None, None

@@ -38,7 +38,7 @@ def subspace(z: Tensor, mask: Tensor | None = None, *, rank: int | None = None, 
         For input `checks.sequences` or `from_pairs` refuses, or if the mask leaves no four frames in a row.
     """
     z, mask = checks.sequences(z, mask, least=4)
-    checks.nonnegative(tolerance, "tolerance")
+    tolerance = checks.nonnegative(tolerance, "tolerance")
     count = z.shape[-2] - 3
     frames = [z[..., i : i + count, :] for i in range(4)]
     valid = torch.stack([mask[..., i : i + count] for i in range(4)]).all(0)

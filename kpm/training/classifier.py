@@ -65,6 +65,11 @@ class ClassifierTask:
         if wrong := [c for c in config.without if not 0 <= c < classes]:
             raise UserError(f"without: {wrong[0]} is no class, expected 0 to {classes - 1}")
         self.x, self.labels = _kept(train, config.without, device)
+        if (self.labels == self.labels[0]).all():
+            only = train.class_names[int(self.labels[0])]
+            raise UserError(
+                f"dataset: split {train.split!r} of {train.name} is of one class, {only!r}: nothing to learn"
+            )
         self.held_out, self.held_out_labels = _kept(validation, config.without, device)
         torch.manual_seed(config.seed)
         inputs = self.x[0].numel()

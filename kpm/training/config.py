@@ -74,6 +74,11 @@ class TrainConfig:
     motion of the other is to be decoded as the other. In one process, without --accumulate."""
     mirror_share: float = 0.25
     """At most such a share of a batch is looked at for this loss."""
+    w_borrowed: float = 0.0
+    """Weight of a loss on films with the dynamic part of another that moves alike (not in the thesis): they are to be
+    decoded as they are, so that no motion tells who moves. In one process, without --accumulate."""
+    borrowed_share: float = 0.25
+    """Such a share of a batch is looked at for this loss."""
     swap_channels: bool = False
     """In half of these swaps the partner gives the dynamic part and a random half of the static channels, so that
     channels can be exchanged one by one."""
@@ -137,7 +142,7 @@ class TrainConfig:
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("prediction_share", "swap_share", "mirror_share"):
+        for name in ("prediction_share", "swap_share", "mirror_share", "borrowed_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise UserError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
         if self.prediction_share < 1 and self.accumulate > 1:
@@ -150,8 +155,9 @@ class TrainConfig:
             raise UserError("w_between: looks at swaps, of which there are none without w_swap")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
-        if self.w_mirror and self.accumulate > 1:
-            raise UserError("w_mirror: looks at the whole batch at once (no accumulate)")
+        for name in ("w_mirror", "w_borrowed"):
+            if getattr(self, name) and self.accumulate > 1:
+                raise UserError(f"{name}: looks at the whole batch at once (no accumulate)")
         if not 0 < self.lr_factor < 1:
             raise UserError(f"lr_factor must lie between 0 and 1, got {self.lr_factor}")
         if self.static_size >= self.latent_dim:

@@ -129,6 +129,7 @@ def train(
     ----------
     y : Tensor
         ``(time, *element)``, or ``(n, time, *element)``: sequences of one process. Images are uint8, or in [0, 1].
+        No gradient goes into it.
     sizes : DSEConfig, optional
         With ``reading="published"``, what is done is `kpm.training.dse_published.train`.
     config : DSETrainConfig, optional
@@ -147,6 +148,7 @@ def train(
     began = time.monotonic()
     hardware.keep_freed_memory()  # without it, pages come and go for half of the time
     sizes = sizes or DSEConfig()
+    y = y.detach() if isinstance(y, Tensor) else y  # a graph behind it would be freed by the first step
     if sizes.is_published:
         from kpm.training import dse_published
 
@@ -205,8 +207,17 @@ class FreeOperators(nn.Module):
 
 
 def prepared(y: Tensor, sizes: DSEConfig) -> DSE:
-    """A new model on the device of `y`, with the scale of `y`."""
+    """A new model on the device of `y`, with the scale of `y`.
+
+    Where encoder and observation dictionary are linear and keep the size of the frames, both start as the identity:
+    at random they may be nearly singular, and training then gives up the observation that is hardly there, since
+    `unexplained` does not count directions of almost no variance.
+    """
     model = DSE(sizes)
+    linear = not (sizes.is_image or sizes.is_published or sizes.encoder_hidden or sizes.observation_hidden)
+    if linear and sizes.inputs == sizes.code == sizes.observation_features:
+        for net in (model.encoder, model.observation_dictionary):
+            nn.init.eye_(net[0].weight)
     model.set_scale(y)
     return model.to(y.device)
 

@@ -95,8 +95,9 @@ def train(
         raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
     if team.size > 1 and config.prediction_share < 1:
         raise UserError(f"prediction_share: {config.prediction_share} needs one process, there are {team.size}")
-    if config.w_mirror and team.size > 1:
-        raise UserError(f"w_mirror: needs one process, there are {team.size}")
+    for name in ("w_mirror", "w_borrowed"):
+        if getattr(config, name) and team.size > 1:
+            raise UserError(f"{name}: needs one process, there are {team.size}")
     if config.w_swap and (team.size > 1 or batch < 2):
         raise UserError(f"w_swap: needs one process and two films, there are {team.size} and {batch}")
     if where.type == "cpu":
@@ -240,7 +241,8 @@ def gradients(
                 decoded = math.ceil(config.prediction_share * len(frames))
                 swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap else 0
                 mirrored = _mirrored(data, rows, twins, config.mirror_share, frames)
-                output = net(frames, decoded, swaps, **_after_swaps(config), **mirrored)
+                borrowing = math.ceil(config.borrowed_share * len(frames)) if config.w_borrowed else 0
+                output = net(frames, decoded, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
@@ -327,7 +329,8 @@ def validate(
             with _autocast(frames, precision):
                 swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
                 mirrored = _mirrored(data, index, twins, 1.0, frames)
-                output = model(frames, None, swaps, **_after_swaps(config), **mirrored)
+                borrowing = len(frames) if config.w_borrowed else 0
+                output = model(frames, None, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
             terms = koopman_losses(output, frames, config)
             terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
             for name, term in terms.items():

@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5, and four that are not in the thesis."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and five that are not in the thesis."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         terms["between"] = config.w_between * between_loss(output, config.w_reconstruction, config.w_absolute)
     if output.mirrored is not None:
         terms["mirror"] = config.w_mirror * mirror_loss(output, config.w_reconstruction, config.w_absolute)
+    if output.borrowed is not None:
+        off = borrowed_loss(output, frames, config.w_reconstruction, config.w_absolute)
+        terms["borrowed"] = config.w_borrowed * off
     return terms
 
 
@@ -98,8 +101,30 @@ def mirror_loss(output: Output, squared: float, absolute: float) -> Tensor:
         Weights of the squared and of the absolute difference of pixels.
     """
     assert output.mirrored is not None and output.mirror_images is not None
-    wanted = output.mirror_images
-    decoded = output.mirrored.to(wanted.dtype)
+    return _off(output.mirrored, output.mirror_images, squared, absolute)
+
+
+def borrowed_loss(output: Output, frames: Tensor, squared: float, absolute: float) -> Tensor:
+    """How far films with the motion of another film that moves alike are from what they are.
+
+    What the dynamic part tells of a look is wrong for the film that borrows it, so the decoder comes to read looks off
+    the static part alone. Who moves alike is seen from the dynamic parts themselves; no label is needed.
+
+    Parameters
+    ----------
+    output : Output
+        With `borrowed` and `borrowers`.
+    frames : Tensor
+        ``(n, t, c, h, w)``, of which `borrowers` are numbers.
+    squared, absolute : float
+        Weights of the squared and of the absolute difference of pixels.
+    """
+    assert output.borrowed is not None and output.borrowers is not None
+    return _off(output.borrowed, frames[output.borrowers], squared, absolute)
+
+
+def _off(decoded: Tensor, wanted: Tensor, squared: float, absolute: float) -> Tensor:
+    decoded = decoded.to(wanted.dtype)  # pictures may be bf16
     return squared * F.mse_loss(decoded, wanted) + absolute * F.l1_loss(decoded, wanted)
 
 

@@ -70,8 +70,8 @@ def generator(seed: int, counter: int) -> torch.Generator:
 
 def check_hours(max_hours: float | None) -> None:
     """`UserError` if a limit of time is none."""
-    if max_hours is not None and not max_hours > 0:
-        raise UserError(f"max_hours must be positive, got {max_hours}")
+    if max_hours is not None and not max_hours >= 0:
+        raise UserError(f"max_hours must be at least 0, got {max_hours}")
 
 
 class StopOnSignal:

@@ -89,6 +89,9 @@ def plot_errors(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def plot_horizons(delays: Sequence[int], moduli: Mapping[str, Sequence[np.ndarray]], eps: float = 1e-2) -> Figure:
     """Memory horizons of all modes against the delay a network was trained for, and where the two are equal.
 
+    From left to right the modes of a group are ordered by modulus. Horizons above 24 times the longest delay are drawn
+    there, as arrows.
+
     Parameters
     ----------
     delays : sequence of int
@@ -99,7 +102,7 @@ def plot_horizons(delays: Sequence[int], moduli: Mapping[str, Sequence[np.ndarra
     """
     figure, axes = _figure(7.2, 4.2)
     ax: Axes = axes[0, 0]
-    top, bottom = 40.0 * max(delays), 0.5
+    top, edge, bottom = 40.0 * max(delays), 24.0 * max(delays), 0.5
     width = 0.8 / len(moduli)
     places = np.arange(len(delays))
     with style():
@@ -110,8 +113,13 @@ def plot_horizons(delays: Sequence[int], moduli: Mapping[str, Sequence[np.ndarra
                 horizon = np.where(fades, np.log(eps) / np.log(np.where(fades, np.maximum(sizes, 1e-12), 0.5)), np.inf)
                 centre = places[i] + (m - (len(moduli) - 1) / 2) * width
                 x = centre + width * np.linspace(-0.35, 0.35, len(sizes))
-                shown = np.clip(horizon, bottom, top * 0.8)
-                ax.plot(x, shown, marker, ms=4, color=colour, alpha=0.7, mew=0, label=name if i == 0 else None)
+                inside = horizon <= edge
+                ax.plot(
+                    x[inside], np.maximum(horizon[inside], bottom), marker, ms=4, color=colour, alpha=0.7, mew=0,
+                    label=name if i == 0 else None,
+                )  # fmt: skip
+                beyond = np.full((~inside).sum(), edge)
+                ax.plot(x[~inside], beyond, ls="none", marker="$\\uparrow$", ms=7, color=colour, mew=0)
                 ax.text(centre, top, f"{(horizon >= delays[i]).sum()}", color=colour, ha="center", va="bottom")
         for i, delay in enumerate(delays):
             line = ax.hlines(delay, i - 0.45, i + 0.45, color=RED, lw=1.6, ls="--")

@@ -55,20 +55,21 @@ def plot_error_by_noise(
     ylabel: str = "mean error over 13 harmonics",
     title: str = "",
 ) -> Figure:
-    """Errors on a logarithmic axis against the level of noise, a line per method; bars are deviations over trials.
+    """Errors on a logarithmic axis against the level of noise, a line per method.
 
-    Methods are told apart by marker as well as by colour.
+    Bars are deviations over trials; if all are 0 there are none. Methods are told apart by marker as well as by colour.
     """
     figure, axes = _figure(7.4, 4.2)
     ax = axes[0, 0]
     levels = np.asarray(levels)
+    bars = any(np.any(stds[name]) for name in errors)
     with style():
         for i, (name, values) in enumerate(errors.items()):
             values, spread = np.asarray(values), np.asarray(stds[name])
             low = np.minimum(spread, 0.9 * values)  # a logarithmic axis has no zero
             ax.errorbar(
-                levels, values, [low, spread], marker=MARKERS[i % len(MARKERS)], ms=6, capsize=2, elinewidth=0.8,
-                color=COLOURS[i % len(COLOURS)], ls="-" if i < len(COLOURS) else "--", label=name,
+                levels, values, [low, spread] if bars else None, marker=MARKERS[i % len(MARKERS)], ms=6, capsize=2,
+                elinewidth=0.8, color=COLOURS[i % len(COLOURS)], ls="-" if i < len(COLOURS) else "--", label=name,
             )  # fmt: skip
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log", xticks=levels)
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

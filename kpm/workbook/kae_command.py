@@ -20,6 +20,7 @@ from kpm.training.kae import KAETrainConfig
 from kpm.workbook import kae_experiment as experiment
 from kpm.workbook import kae_seeds, results
 from kpm.workbook.kae_experiment import EXPERIMENTS, RHO, RHOS, Experiment
+from kpm.workbook.output_path import check_writable
 
 # Of the paper's public notebook on the test images, five seeds, accuracies as means over classes; forget_accuracy is of
 # the paper's summary. We could not read its text. The nine other classes after the edit are not in the public code.
@@ -67,7 +68,8 @@ def mnist_command(
             more for each seed. Nothing is shipped then, only the results file kae_mnist_wide.
         seeds: Of weights and order; of several, means and deviations are shown and saved.
         retrain: Also train a classifier without the class that is looked at closely.
-        out: Folder of the runs, runs/kae_mnist by default; what is done there is not done again.
+        out: Folder of the runs, runs/kae_mnist by default; what is done there is not done again. Of a checkpoint,
+            the folder of the JSON file only, out by default.
         save: Ship the surrogate and write the results file kae_mnist.
         progress: Show progress bars.
     """
@@ -88,7 +90,8 @@ def yinyang_command(
         classes: Classes to forget; all by default.
         checkpoint_file: A surrogate to look at instead of training one: a name in data/checkpoints, or a file.
         retrain: Also train a classifier without the class that is looked at closely.
-        out: Folder of the runs, runs/kae_yinyang by default; what is done there is not done again.
+        out: Folder of the runs, runs/kae_yinyang by default; what is done there is not done again. Of a checkpoint,
+            the folder of the JSON file only, out by default.
         save: Ship the surrogate and write the results file kae_yinyang.
         progress: Show progress bars.
     """
@@ -105,7 +108,10 @@ def _command(
     save: bool,
     progress: bool,
 ) -> int:
-    plan, folder = EXPERIMENTS[name], out or paths.runs() / f"kae_{name}"
+    plan = EXPERIMENTS[name]
+    folder = out or (paths.root() / "out" if checkpoint_file else paths.runs() / f"kae_{name}")
+    if checkpoint_file and name in _NOT_SHIPPED:
+        raise UserError("wide: the layers of a checkpoint are as wide as they are; leave out wide")
     if save and checkpoint_file:
         raise UserError("save: a surrogate that is shipped is trained here; leave out checkpoint_file")
     if save and classes:
@@ -119,6 +125,7 @@ def _command(
     data = [datasets.load(plan.dataset, split) for split in SPLITS]
     if wrong := [c for c in classes if not 0 <= c < len(data[0].class_names)]:
         raise UserError(f"classes: {wrong[0]} is no class, expected 0 to {len(data[0].class_names) - 1}")
+    check_writable(folder / f"kae_{name}.json", "out")
     print(f"{data[0].name} ({data[0].source})")
     found = []
     for seed in seeds:
@@ -145,7 +152,7 @@ def _one(
 ) -> kae_seeds.Found:
     """Train and measure with one seed; what is found is kept in the folder and shown."""
     began = time.monotonic()
-    path = checkpoint.find(checkpoint_file, Surrogate) if checkpoint_file else _trained(plan, data, folder, progress)
+    path = _given(checkpoint_file, data) if checkpoint_file else _trained(plan, data, folder, progress)
     retrained = _retrained(plan, data, folder, progress) if retrain and not checkpoint_file else None
     variants = {} if checkpoint_file else _variants(plan, data, folder, progress)
     model, meta = checkpoint.load_as(Surrogate, path)
@@ -155,10 +162,19 @@ def _one(
         v: looked_at(experiment.load_surrogate(p)[0], data, plan.forgotten) for v, p in variants.items()
     }
     print(as_text(name, metrics, details))
-    target = (paths.root() / "out" if checkpoint_file else folder) / f"kae_{name}.json"
+    target = folder / f"kae_{name}.json"
     files.write_json(target, {"metrics": metrics, "details": details})
-    print(f"written to {target.name}", flush=True)
+    print(f"written to {target}", flush=True)
     return kae_seeds.Found(path, meta, metrics, details, time.monotonic() - began)
+
+
+def _given(name: str, data: Sequence[Any]) -> Path:
+    """A surrogate's file by its name; `UserError` if it is of other data than `data`."""
+    path = checkpoint.find(name, Surrogate)
+    learnt = checkpoint.load_as(Surrogate, path)[1]["data"]["train"]["name"]
+    if learnt != data[0].name:
+        raise UserError(f"checkpoint_file: {path.stem} was trained on {learnt!r}, found {data[0].name!r}")
+    return path
 
 
 def _trained(plan: Experiment, data: Sequence[Any], folder: Path, progress: bool) -> Path:

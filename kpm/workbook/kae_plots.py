@@ -13,7 +13,7 @@ from kpm.workbook.plots import BLUE, COLOURS, GREY, ORANGE, RED, _figure, style
 
 _MARKERS = "o^sDvP*X<>"
 # Ten classes need more than the six colours that are told apart: colours and marks differ in different rhythms.
-_MANY = (*COLOURS, GREY, "#000000", "#F0E442", "#8C564B")
+_MANY = (*COLOURS, GREY, "#000000", "#A6960A", "#8C564B")
 
 
 def plot_clouds(

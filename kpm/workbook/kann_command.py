@@ -25,6 +25,7 @@ from kpm.models.sentiment import SentimentNet
 from kpm.training import checkpoint
 from kpm.training.copy_memory import CopyTrainConfig, held_out
 from kpm.workbook import kann_copy, kann_ecg, kann_sentiment, results
+from kpm.workbook.output_path import check_writable
 
 SHIPPED = {"sentiment": "sentiment_imdb", "ecg": "ecg_ecg5000", "copy": "copy"}
 MODELS = {"sentiment": SentimentNet, "ecg": BeatAutoencoder, "copy": CopyMemoryNet}
@@ -63,15 +64,16 @@ def kann_command(
     path = checkpoint.find(checkpoint_file or SHIPPED[task], MODELS[task])
     if delays and task != "copy":
         raise UserError(f"delays: goes with copy, not with {task}")
-    run = {"sentiment": sentiment, "ecg": ecg, "copy": functools.partial(copy, delays=delays)}[task]
-    metrics, details = run(path, split, draws, seed, progress)
-    for name, value in metrics.items():
-        beside = f" (paper {PAPER[task][name]})" if name in PAPER[task] else ""
-        print(f"{name:<28}{value:.6g}{beside}")
     name = f"kann_{path.stem if task == 'copy' else task}"
     target = out or paths.root() / "out" / f"{name}.json"
+    check_writable(target, "out")
+    run = {"sentiment": sentiment, "ecg": ecg, "copy": functools.partial(copy, delays=delays)}[task]
+    metrics, details = run(path, split, draws, seed, progress)
+    for key, value in metrics.items():
+        beside = f" (paper {PAPER[task][key]})" if key in PAPER[task] else ""
+        print(f"{key:<28}{value:.6g}{beside}")
     files.write_json(target, {"checkpoint": path.stem, "split": split, "metrics": metrics, "details": details})
-    print(f"written to {target.name}")
+    print(f"written to {target}")
     if save:
         _save(name, path, split, metrics, PAPER[task], details)
     return 0

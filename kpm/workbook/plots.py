@@ -6,6 +6,7 @@ Widgets and notebooks call these; nothing here reads files or keeps state.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours: told apart with any colour vision. Blue is ours, orange the contrast, grey the context.
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, GREY = (
@@ -73,13 +75,13 @@ def plot_spectrum(
     Parameters
     ----------
     eigenvalues : dict of str to complex array
-        Any shape per entry; drawn as points of one colour.
+        Any shape per entry; drawn as points of one colour, which come round again after six entries.
     threshold : float, optional
         alpha: a vertical line, right of which dynamic eigenvalues are penalised.
     static : dict, optional
         As `eigenvalues`, drawn as crosses: those that make the static part.
     limits : tuple of float
-        Smallest and largest real part, smallest and largest imaginary part shown.
+        Smallest and largest real part, smallest and largest imaginary part. Values outside are not shown.
     """
     figure, axes = _figure(6.0, 5.6)
     ax: Axes = axes[0, 0]
@@ -87,19 +89,19 @@ def plot_spectrum(
     with style():
         ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, lw=1.2))
         for radius in (0.25, 0.5):
-            ax.add_patch(Circle((1, 0), radius, fill=False, color=GREY, lw=0.8, ls=":"))
-            if radius < top and radius / 2 < right - 1:
+            if radius < top and radius / 2 < right - 1:  # else there is no room for what it says
+                ax.add_patch(Circle((1, 0), radius, fill=False, color=GREY, lw=0.8, ls=":"))
                 ax.annotate(
                     f"|λ−1| = {radius}", (1, radius), (2, 3), textcoords="offset points", color=GREY, fontsize=9
                 )
-        for colour, (name, values) in zip((BLUE, ORANGE, GREEN), eigenvalues.items()):
+        for colour, (name, values) in zip(itertools.cycle(COLOURS), eigenvalues.items()):
             values = np.asarray(values).ravel()
             few = values.size < 30
             ax.plot(
                 values.real, values.imag, "o", ms=9 if few else 3.5, alpha=0.8 if few else 0.45, mew=0,
                 color=colour, label=name,
             )  # fmt: skip
-        for colour, (name, values) in zip((RED, PINK), (static or {}).items()):
+        for colour, (name, values) in zip(itertools.cycle((RED, PINK, *COLOURS[:3], SKY)), (static or {}).items()):
             values = np.asarray(values).ravel()
             ax.plot(values.real, values.imag, "x", ms=7, mew=1.6, color=colour, label=name)
         if threshold is not None:
@@ -198,6 +200,18 @@ def plot_curves(
             ax.set_yscale("log")
         if len(curves) > 1:
             ax.legend()
+    return figure
+
+
+def plot_each(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str) -> Figure:
+    """Lines of different scales, each in a panel of its own under its name, side by side."""
+    figure, axes = _figure(3.6 * len(curves), 2.8, 1, len(curves))
+    with style():
+        for ax, colour, (name, (x, y)) in zip(axes[0], COLOURS, curves.items()):
+            ax.plot(x, y, color=colour, marker="o" if len(x) < 20 else None)
+            ax.set_title(name)
+            ax.set(xlabel=xlabel)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -141,12 +141,13 @@ def plot_shaded_text(
         low = -1 if kind == "signed" else 0
         colours = ListedColormap([_mixed(share) for share in np.linspace(low, 1, 256)])
         top = _limit(numbers, limit)
-        place = figure.add_axes((0.15 / width, 0.34 / height, 2.4 / width, 0.13 / height))
+        place = figure.add_axes((0.45 / width, 0.34 / height, 2.4 / width, 0.13 / height))
         scale = figure.colorbar(ScalarMappable(Normalize(low * top, top), colours), cax=place, orientation="horizontal")
-        scale.set_ticks([low * top, 0, top] if low else [0, top])
+        ends = [low * top, 0, top] if low else [0, top]
+        scale.set_ticks(ends, labels=[f"{end:.2g}" for end in ends])
         scale.ax.tick_params(labelsize=9)
         if label:
-            figure.text(2.75 / width, 0.4 / height, label, va="center", fontsize=10, parse_math=False)
+            figure.text(3.2 / width, 0.4 / height, label, va="center", fontsize=10, parse_math=False)
     return figure
 
 

@@ -207,6 +207,17 @@ def test_batches_add_up_to_one_fit(method):
     assert held == sum(x.numel() for x in parts.moments_.state_dict().values())
 
 
+@pytest.mark.parametrize("basis", ["svd", "pca"])
+def test_numpys_whole_numbers_are_whole_numbers(basis):
+    states = network_states()
+    plain, other = KANN(basis, rank=2).fit(states), KANN(basis, rank=np.int64(2)).fit(states)
+    assert len(other.eigenvalues_) == 2 and (other.eigenvalues_ == plain.eigenvalues_).all()
+    with pytest.raises(ValueError, match="rank: expected a whole number from 1 to 8"):
+        KANN(basis, rank=np.int64(9)).fit(states)
+    with pytest.raises(ValueError, match="rank: expected a whole number"):
+        KANN(basis, rank=np.bool_(True)).fit(states)
+
+
 def test_lengths_and_masks_leave_padding_out():
     states, lengths = linear_states(n=30), np.random.default_rng(0).integers(2, 15, 30)
     mask = np.arange(15) < lengths[:, None]

@@ -260,6 +260,52 @@ def test_forms_of_data():
     torch.testing.assert_close(found.states[1, :4], expected[1, :4])
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_first": False}])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_an_array_with_time_first_is_cut_between_sequences_not_in_time(kind, options):
+    layer, x = kind(WIDTH, HIDDEN), inputs(N).repeat(1, 8, 1).transpose(0, 1)  # (72, 7, 3)
+    expected = layer(x)[0].transpose(0, 1)
+    batches = list(record_states(layer, x, batch_size=3, lengths=[72, 5, 3, 72, 1, 2, 70], **options))
+    assert [len(batch.states) for batch in batches] == [3, 3, 1]
+    found = collect(batches)
+    torch.testing.assert_close(found.states, expected)
+    assert found.lengths.tolist() == [72, 5, 3, 72, 1, 2, 70]
+    torch.testing.assert_close(collect(record_states(layer, x.numpy(), batch_size=4)).states, expected)
+    (one,) = record_states(layer, x[:, 0], batch_size=5)  # a single sequence
+    torch.testing.assert_close(one.states, expected[:1])
+
+
+def test_an_encoder_with_time_first_is_cut_between_sequences():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 2, enable_nested_tensor=False)
+    x = torch.randn(TIME, N, 4)
+    expected = model.eval()(x).transpose(0, 1)
+    torch.testing.assert_close(collect(record_states(model, x, "layers.1", batch_size=2)).states, expected)
+
+
+def test_an_inner_layer_does_not_tell_how_the_input_of_the_model_lies():
+    class Turns(nn.Module):
+        """Takes the batch first, though its layer does not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(WIDTH, HIDDEN)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.rnn(x.transpose(0, 1))[0]
+
+    model, x = Turns(), inputs()
+    torch.testing.assert_close(
+        collect(record_states(model, x, batch_size=2)).states, model.rnn(x.transpose(0, 1))[0].transpose(0, 1)
+    )
+    same, x = Tagger(batch_first=False), inputs().transpose(0, 1)
+    told = collect(record_states(same, x, batch_size=2, batch_first=False)).states
+    torch.testing.assert_close(told, same.rnn(x)[0].transpose(0, 1))
+    with pytest.raises(ValueError, match=r"axis 0 of shape \(9, 7, 3\) is time .* give .* batch_first=False"):
+        list(record_states(same, x, batch_size=4))
+    with pytest.raises(ValueError, match=r"axis 1 of shape \(7, 9, 3\) is time .* give batches of your own$"):
+        list(record_states(model, x.transpose(0, 1), batch_size=4, batch_first=False))
+
+
 def test_batches_of_different_lengths_are_padded():
     model, x = Tagger(), inputs()
     found = collect(record_states(model, [x[:4, :6], x[4:]]))

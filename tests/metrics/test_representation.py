@@ -302,3 +302,6 @@ def test_one_factor_cannot_be_disentangled_from_another():
 def test_bins():
     with pytest.raises(ValueError, match="bins: expected a whole number from 2"):
         mig(Z, Y, bins=1)
+    with pytest.raises(ValueError, match=r"bins: expected a whole number from 2 .* got True"):
+        mig(Z, Y, bins=True)
+    assert mig(Z, Y, bins=np.int64(10)).per_factor == mig(Z, Y, bins=10).per_factor

@@ -185,14 +185,15 @@ def test_modes_add_up_to_the_frames():
 
 
 def test_states_are_the_realization_of_hankel_blocks():
-    """With the identity as encoder and heads that pick one code, against windows cut by hand."""
+    """Every head's weights against windows cut by hand."""
     y = rotation(60, 0.3)
     model = linear(y)
     past, future = model.blocks(model.encode(y[None]))
     blocks = hankel_blocks(model.encode(y[None]), 4)
-    weight, bias = model.heads.weights[0][:, :, 0], model.heads.biases[0][:, 0, 0]
-    near(past.detach(), ((blocks.past * weight.T).sum(-2) + bias).detach())
-    near(future.detach(), ((blocks.future * weight.T).sum(-2) + bias).detach())
+    weight, bias = model.heads.weights[0].detach(), model.heads.biases[0].detach()[:, 0]  # (code, window, heads)
+    for features, block in ((past, blocks.past), (future, blocks.future)):
+        expected = torch.einsum("ntwc,cwh->ntch", block.detach(), weight) + bias
+        near(features.detach(), expected.flatten(-2))
     near(model.present(y[None]), y[None, 4 : 4 + past.shape[1]])
 
 
@@ -361,7 +362,7 @@ def untouched(y):
         (lambda: untouched(Y.numpy()), "y: expected .* got ndarray"),
         (lambda: untouched(torch.ones(60, 2)), "rank: 2 asked for, but past has fewer correlations"),
         (lambda: linear(Y).filter(Y, torch.ones(59, dtype=torch.bool)), r"mask: expected bool \(1, 60\)"),
-        (lambda: linear(Y).predict(Y, 0), "steps: expected at least 1"),
+        (lambda: linear(Y).predict(Y, 0), "steps: expected a whole number >= 1, got 0"),
         (lambda: linear(Y).filter(Y.where(Y < 1, torch.nan)), "is not finite but NaN"),
     ],
 )

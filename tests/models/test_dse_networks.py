@@ -1,5 +1,7 @@
 """Networks of the deep spectral encoder: published sizes, and block features against one window at a time."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -133,8 +135,14 @@ def test_state_dictionary():
         ({"state_features": 9}, "state_features: expected at least 10"),
         ({"harmonics": 6}, "harmonics: 2 or more, of the angle of a state with rank 2 .* got 6 with rank 9"),
         ({"harmonics": 6, "rank": 2, "state_features": 12}, "state_features: expected at least 13"),
-        ({"window": 0}, "window: expected at least 1"),
-        ({"heads": 0}, "heads: expected at least 1"),
+        ({"window": 0}, "window: expected a whole number >= 1, got 0"),
+        ({"heads": 0}, "heads: expected a whole number >= 1, got 0"),
+        ({"rank": 2.5}, "rank: expected a whole number >= 1, got 2.5"),
+        ({"head_hidden": -1}, "head_hidden: expected a whole number >= 0, got -1"),
+        ({"ridge_transition": -1}, "ridge_transition: expected a finite number >= 0, got -1"),
+        ({"ridge_output": math.inf}, "ridge_output: expected a finite number >= 0, got inf"),
+        ({"loading": math.nan}, "loading: expected a finite number >= 0, got nan"),
+        ({"dropout": 1.0}, "dropout: expected a share from 0 to below 1, got 1.0"),
         ({"components": 3}, "components: only of images in the clean reading, got 3"),
         ({"components": 50, **FILMS}, "components: expected fewer than the 50 codes .* got 50"),
         ({"components": 31, **FILMS}, "at most the 30 observation features, got 31"),

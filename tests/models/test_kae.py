@@ -160,6 +160,19 @@ def test_states_that_cannot_be_aligned_are_named():
     x[:, 1] = 1
     with pytest.raises(ValueError, match="those of layer 1 are all the same"):
         LayerAlignment(2, 6, 6).fit(x)
+    x[3, 0, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"states\[3, 0, 2\] is not finite but NaN \(shape \(9, 2, 6\)\)"):
+        LayerAlignment(2, 6, 6).fit(x)
+
+
+def test_an_alignment_works_once_it_is_fitted_or_loaded():
+    x, empty = torch.randn(20, 3, 6), LayerAlignment(3, 6, 4)
+    for use in (lambda: empty(x), lambda: empty.apply_to(x[:, 0], 0), lambda: empty.undo(x[:, 0, :4])):
+        with pytest.raises(ValueError, match=r"LayerAlignment: not fitted \(maps \(3, 6, 4\)\)"):
+            use()
+    fitted = LayerAlignment(3, 6, 4).fit(x)
+    empty.load_state_dict(fitted.state_dict())
+    assert torch.equal(empty(x), fitted(x)) and fitted(x).abs().min() > 0
 
 
 def test_the_classifier_is_its_layers_one_after_another():

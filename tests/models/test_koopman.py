@@ -121,6 +121,37 @@ def test_prediction_per_sequence_is_the_sequence_itself(seed, t, k):
     torch.testing.assert_close(z[:, :-1] @ operators, koopman.predict(z, "sequence")[0][:, 1:], rtol=1e-6, atol=1e-6)
 
 
+def test_dependent_frames_are_predicted_by_least_squares_others_as_they_are():
+    z = latents(5, 5, 6)
+    z[1] = torch.arange(5.0)[:, None]  # from zero, and all along one direction
+    z[3, 2] = z[3, 0] - 2 * z[3, 1]
+    z[4] = 0
+    z.requires_grad_()
+    found = koopman.predict(z, "sequence")[0]
+    plain = z.detach().numpy()
+    for i, film in enumerate(plain):
+        operator = np.linalg.lstsq(film[:-1], film[1:], rcond=1e-12)[0]
+        np.testing.assert_allclose(found[i, 1:].detach(), film[:-1] @ operator, atol=1e-9)
+        assert (found[i, 0] == z[i, 0]).all()
+    np.testing.assert_allclose(found[1, :, 0].detach(), [0, 0, 10 / 7, 20 / 7, 30 / 7], atol=1e-9)
+    assert (found[[0, 2]] == z[[0, 2]]).all()
+    (gradient,) = torch.autograd.grad((found - z)[[0, 1, 2, 3]].square().sum(), z)
+    assert gradient.isfinite().all() and (gradient[[0, 2]] == 0).all() and gradient[1].abs().max() > 1e-3
+    # Along the line the frames lie on, the rank stays: against differences of numpy's least squares there.
+    line = torch.arange(5.0).double().requires_grad_()
+
+    def loss(scale):
+        film = (scale[:, None] * np.ones((5, 6))) if isinstance(scale, np.ndarray) else scale[:, None] * torch.ones(6)
+        if isinstance(film, np.ndarray):
+            return ((film[:-1] @ np.linalg.lstsq(film[:-1], film[1:], rcond=1e-12)[0] - film[1:]) ** 2).sum()
+        return (koopman.predict(film[None].double(), "sequence")[0] - film).square().sum()
+
+    (slope,) = torch.autograd.grad(loss(line), line)
+    step, at = 1e-5, np.arange(5.0)
+    expected = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in np.eye(5)]
+    np.testing.assert_allclose(slope.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_swap_exchanges_what_it_says():
     a, b = koopman.split(latents(seed=1), "sequence"), koopman.split(latents(seed=2), "sequence")
     torch.testing.assert_close(koopman.swap(a, b, "static"), b.static + a.dynamic)

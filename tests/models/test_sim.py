@@ -104,6 +104,35 @@ def test_what_an_operator_does_not_have_is_refused(known):
         LowRankLimit.from_operator(known, 6, 2)
 
 
+def test_only_what_is_near_one_is_held_as_one():
+    """The powers of diag(1, -.99, .6) come to diag(1, 0, 0); .6 in their limit would be an error that nobody sees."""
+    fading = torch.diag(torch.tensor([1.0, -0.99, 0.6], dtype=torch.double))
+    expected = torch.linalg.matrix_power(fading, 4000)
+    torch.testing.assert_close(LowRankLimit.from_operator(fading, 1).matrix().detach(), expected)
+    with pytest.raises(ValueError, match=r"rank: 2 eigenvalues are to be held as 1, but only 1 are within 0.1 of it"):
+        LowRankLimit.from_operator(fading, 2)
+    held = LowRankLimit.from_operator(fading, 2, tolerance=0.5).matrix().detach()
+    torch.testing.assert_close(held, torch.diag(torch.tensor([1.0, 0, 1], dtype=torch.double)))
+    with pytest.raises(ValueError, match=r"operator: its powers grow, by 1.3 a step"):
+        LowRankLimit.from_operator(torch.diag(torch.tensor([1.0, 1.3])), 1)
+    with pytest.raises(ValueError, match="rotations: expected at most 0 complex pairs, got 1"):
+        LowRankLimit.from_operator(0.5 * torch.tensor([[0.0, 1], [-1, 0]]), 2, 1)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("turned", [False, True])
+def test_jordan_blocks_are_refused(rank, turned):
+    """The powers of [[1, 1], [0, 1]] are [[1, n], [0, 1]]."""
+    block = torch.block_diag(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0], [0, 0.3]])).double()
+    if turned:
+        basis = torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+        block = torch.linalg.solve(basis, block @ basis)
+    with pytest.raises(ValueError, match=r"is defective|dependent|take a repeated one apart"):
+        LowRankLimit.from_operator(block, rank)
+    with pytest.raises(ValueError, match=r"defective \(a Jordan block, shape \(2, 2\)\)|linearly dependent"):
+        LowRankLimit.from_operator(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), 2)
+
+
 def test_fourier_features_are_those_of_the_gaussian_kernel_and_frozen():
     torch.manual_seed(0)
     features = bases.FourierFeatures(3, 20000, 0.8).double()
@@ -153,6 +182,17 @@ def test_a_causal_basis_does_not_look_ahead():
         (lambda: bases.FourierFeatures(2, 5, 1.0), "outputs, sigma: expected an even number"),
         (lambda: SIM(SIMConfig("mlp"))(torch.zeros(2, 784)), r"x: expected \(b, 1, 28, 28\), got \(2, 784\)"),
         (lambda: LowRankLimit.from_operator(torch.zeros(2, 3), 1), "operator: expected real"),
+        (lambda: LowRankLimit.from_operator(torch.eye(5), 9), "rank: expected a whole number from 1 to 5, got 9"),
+        (lambda: LowRankLimit.from_operator(torch.eye(5), 0), "rank: expected a whole number from 1 to 5, got 0"),
+        (lambda: LowRankLimit.from_operator(torch.eye(3), 2), "rank: the 2 .* take a repeated one apart"),
+        (lambda: LowRankLimit.from_operator(torch.eye(3).repeat(2, 1, 1), 1), r"one matrix .* shape \(2, 3, 3\)"),
+        (lambda: LowRankLimit.from_operator(torch.eye(3), 3, 2), "rotations: expected a whole number from 0 to 1"),
+        (lambda: SIMConfig(basis="foo"), "basis: expected one of identity, linear, .*, got 'foo'"),
+        (
+            lambda: LowRankLimit(6, 4, "oblique")(torch.arange(18).reshape(3, 6)),
+            r"z: expected floating-point numbers \(..., 6\), got torch.int64 of shape \(3, 6\)",
+        ),
+        (lambda: LowRankLimit(6, 4)(torch.zeros(3, 5)), r"z: .* \(..., 6\), got torch.float32 of shape \(3, 5\)"),
     ],
 )
 def test_bad_input_is_one_clear_error(make, message):

@@ -236,7 +236,25 @@ def test_fit_forgets():
     z = noisy_system(6, time=8, dim=5, seed=6).numpy()
     model = DMD().partial_fit(z[:2]).fit(z[2:])
     np.testing.assert_array_equal(model.operator_, DMD().fit(z[2:]).operator_)
-    np.testing.assert_allclose(model.partial_fit(z[:3]).operator_, DMD().fit(z[:3]).operator_, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"delays": np.int64(2), "rank": np.int64(5)}, {"method": "total"}], ids=str)
+def test_partial_fit_adds_to_a_fit(options):
+    z = noisy_system(6, time=8, dim=5, seed=6).numpy()
+    model = DMD(**options).fit(z[:2]).partial_fit(z[2:5]).partial_fit(z[5:])
+    np.testing.assert_allclose(model.operator_, DMD(**options).fit(z).operator_, atol=1e-10)
+    alone = DMD(shared=False, **options).fit(z[:2]).set_params(shared=True).partial_fit(z)
+    np.testing.assert_allclose(alone.operator_, model.operator_, atol=1e-10)  # nothing of operators that do not add up
+
+
+def test_numpy_numbers_are_as_good_as_python_ones():
+    z = noisy_system(6, time=8, dim=3).numpy()
+    ours = DMD(rank=np.int64(4), delays=np.int32(2), ridge=np.float32(0.5)).fit(z)
+    theirs = DMD(rank=4, delays=2, ridge=0.5).fit(z)
+    np.testing.assert_array_equal(ours.operator_, theirs.operator_)
+    np.testing.assert_array_equal(ours.predict(z, np.int64(3)), theirs.predict(z, 3))
+    np.testing.assert_array_equal(ours.reconstruct(z), theirs.reconstruct(z))
+    np.testing.assert_array_equal(ours.transform(z), theirs.transform(z))
 
 
 def test_parameters():

@@ -298,7 +298,14 @@ GOOD = {
     ("change", "message"),
     [
         ({"transition": torch.eye(3)}, r"transition: expected \(\*batch, 2, 2\), got shape \(3, 3\)"),
-        ({"output": torch.ones(2)}, "output: expected"),
+        ({"output": torch.ones(2)}, r"output: expected \(\*batch, d, p\), got shape \(2,\)"),
+        ({"output": torch.ones(1, 2)}, r"output: expected \(\*batch, 2, p\), got shape \(1, 2\); in rows .* transpose"),
+        (
+            {"transition": torch.eye(2) + 1j},
+            r"transition: expected real .*, got torch.complex64 of shape \(2, 2\)",
+        ),
+        ({"initial_mean": np.zeros(2) * 1j}, "initial_mean: expected real numbers, got torch.complex128"),
+        ({"initial_mean": torch.tensor(0.0)}, r"initial_mean: expected \(\*batch, d\), got shape \(\)"),
         ({"initial_mean": torch.zeros(1)}, "initial_mean: expected"),
         ({"observation_noise": torch.ones(1)}, "observation_noise: expected"),
         ({"transition": torch.tensor([[1.0, torch.nan], [0, 1]])}, r"transition\[0, 1\] is not finite"),
@@ -320,8 +327,13 @@ def test_bad_models(change, message):
         (torch.zeros(0, 1), None, "without empty axes"),
         (torch.tensor([[0.0], [torch.inf]]), None, r"y\[1, 0\] is not finite"),
         (torch.tensor([[0.0], [torch.nan]]), torch.tensor([True, True]), r"y\[1, 0\] is not finite"),
+        (torch.zeros(5, 1) * 1j, None, r"y: expected real numbers, got torch.complex64 of shape \(5, 1\)"),
         (torch.zeros(5, 1), torch.ones(4, dtype=torch.bool), "mask: expected bool"),
-        (torch.zeros(5, 1), torch.ones(5), "mask: expected bool"),
+        (
+            torch.zeros(5, 1),
+            torch.ones(5),
+            r"mask: expected bool of shape \(5, 1\) or \(5,\), got torch.float32 of shape \(5,\)",
+        ),
     ],
 )
 def test_bad_observations(y, mask, message):
@@ -329,12 +341,33 @@ def test_bad_observations(y, mask, message):
         kalman_filter(LinearGaussian(**GOOD), y, mask)
 
 
+def test_arrays_and_lists_are_as_good_as_tensors():
+    model, mean = make(0), np.array([1.0, 2, 3])
+    ours = forecast(model, mean, np.eye(3).tolist(), np.int64(2))
+    theirs = forecast(model, torch.from_numpy(mean), torch.eye(3), 2)
+    assert torch.equal(ours.means, theirs.means) and torch.equal(ours.covariances, theirs.covariances)
+    y = sample(model, 6, seed=1)
+    seen = np.array([True, True, False, True, True, False])
+    assert torch.equal(kalman_filter(model, y, seen).means, kalman_filter(model, y, torch.from_numpy(seen)).means)
+
+
 def test_other_bad_arguments():
     model = LinearGaussian(**GOOD)
-    with pytest.raises(ValueError, match="steps: expected at least 1"):
+    with pytest.raises(ValueError, match="steps: expected a whole number >= 1, got 0"):
         forecast(model, torch.zeros(2), torch.eye(2), 0)
     with pytest.raises(ValueError, match="mean, covariance: expected"):
         forecast(model, torch.zeros(3), torch.eye(2), 1)
+    for steps in (2.5, True, "2"):
+        with pytest.raises(ValueError, match="steps: expected a whole number >= 1, got"):
+            forecast(model, torch.zeros(2), torch.eye(2), steps)
+    with pytest.raises(ValueError, match=r"mean\[1\] is not finite but NaN"):
+        forecast(model, torch.tensor([0.0, torch.nan]), torch.eye(2), 1)
+    with pytest.raises(ValueError, match=r"covariance\[0, 1\] is not finite but inf"):
+        forecast(model, torch.zeros(2), torch.tensor([[1.0, torch.inf], [0, 1]]), 1)
+    with pytest.raises(ValueError, match="covariance: expected real numbers"):
+        forecast(model, torch.zeros(2), torch.eye(2) * 1j, 1)
+    with pytest.raises(ValueError, match="max_doublings: expected a whole number >= 1, got 0"):
+        steady_state(model, max_doublings=0)
     with pytest.raises(ValueError, match="observation_noise: singular"):
         steady_state(LinearGaussian(**(GOOD | {"observation_noise": torch.zeros(1, 1)})))
     growing = GOOD | {"transition": 1.5 * torch.eye(2), "output": torch.tensor([[1.0], [0.0]])}

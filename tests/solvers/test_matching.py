@@ -56,7 +56,11 @@ def test_bad_input():
         matching.optimal(values(3, seed=0), values(2, seed=1))
     with pytest.raises(ValueError, match=r"estimate: expected .* got shape \(0,\)"):
         matching.nearest(values(3, seed=0), values(0, seed=1))
-    with pytest.raises(ValueError, match="reference: not finite"):
+    with pytest.raises(ValueError, match=r"reference\[0\] is not finite but NaN"):
         matching.nearest(torch.tensor([torch.nan]), values(1, seed=1))
+    with pytest.raises(ValueError, match="estimate: expected a torch tensor, got ndarray"):
+        matching.optimal(values(3, seed=0), values(3, seed=1).numpy())
+    with pytest.raises(ValueError, match="reference: expected a torch tensor, got list"):
+        matching.nearest([0.0, 1.0], values(3, seed=0))
     with pytest.raises(ValueError, match=r"batch axes do not fit, shapes \(2, 3\) and \(4, 3\)"):
         matching.optimal(values(2, 3, seed=0), values(4, 3, seed=1))

@@ -117,6 +117,9 @@ class TestPerSequenceForwardBackward(ForwardBackward, OperatorCase):
         return per_sequence(z, mask, method="forward_backward")
 
 
+BOTH = ("least_squares", "forward_backward")
+
+
 @pytest.mark.parametrize("method", ["least_squares", "total", "forward_backward"])
 def test_exact_data_gives_the_exact_operator(method):
     """A reflection among the eigenvalues: the principal square root would not find it."""
@@ -157,6 +160,73 @@ def test_noise_bias_and_its_cures():
     }
     assert bias["least_squares"] < -0.01
     assert max(abs(bias["total"]), abs(bias["forward_backward"])) < 0.2 * abs(bias["least_squares"])
+
+
+def test_forward_backward_cancels_the_bias_of_a_motion_that_lasts():
+    """A rotation in noise: past and future have the same energy."""
+    generator = torch.Generator().manual_seed(0)
+    angles = 2 * torch.pi * torch.rand(5000, 1, generator=generator).double() + 0.3 * torch.arange(10)
+    z = torch.stack([angles.cos(), angles.sin()], -1)
+    z = z + 0.2 * torch.randn(z.shape, generator=generator).double()
+    size = {method: float(eigenvalues(shared(z, method=method)).abs().mean()) for method in BOTH}
+    assert size["least_squares"] == pytest.approx(0.5 / (0.5 + 0.04), abs=2e-3)
+    assert size["forward_backward"] == pytest.approx(1, abs=1e-3)
+
+
+def test_forward_backward_has_a_bias_of_its_own_where_motion_decays():
+    """Against the second moments of one mode, p of the past: ``sqrt((lambda^2 p + noise) / (p + noise))``."""
+    generator = torch.Generator().manual_seed(0)
+    rates, noise = torch.tensor([0.9, 0.5]).double(), 0.01
+    z = torch.randn(20000, 1, 2, generator=generator).double() * rates ** torch.arange(10)[:, None]
+    z = z + noise**0.5 * torch.randn(z.shape, generator=generator).double()
+    energy = (rates ** (2 * torch.arange(9)[:, None])).mean(0)
+    found = {method: shared(z, method=method).matrix.diagonal() for method in (*BOTH, "total")}
+    wanted = ((rates**2 * energy + noise) / (energy + noise)).sqrt()
+    torch.testing.assert_close(found["forward_backward"], wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found["total"], rates, rtol=0, atol=2e-3)
+    ours, least = float(found["forward_backward"][1]) - 0.5, 0.5 - float(found["least_squares"][1])
+    assert ours > 0.04 and ours == pytest.approx(1.5 * least, rel=0.1)
+
+
+def test_numbers_out_of_range_are_an_error_and_not_a_wrong_operator():
+    z = noisy_system(3, time=8, dim=4, noise=0.3)
+    for power in (-140, 140):
+        far = (z * 10.0**power).requires_grad_()
+        torch.testing.assert_close(shared(far).matrix, shared(z).matrix, rtol=0, atol=1e-12)
+        (ours,) = torch.autograd.grad(shared(far).matrix.square().sum(), far)
+        (theirs,) = torch.autograd.grad(shared(z.requires_grad_()).matrix.square().sum(), z)
+        torch.testing.assert_close(ours * 10.0**power, theirs, rtol=1e-9, atol=1e-12)
+    z = z.detach()
+    for power in (-155, 154):
+        with pytest.raises(ValueError, match=r"singular value\[0\] of the data is .*e[-+]15.: .* scale the data"):
+            shared(z * 10.0**power)
+    z[1] *= 1e-160
+    with pytest.raises(ValueError, match=r"singular value\[1, 0\] of the data"):
+        per_sequence(z)
+
+
+def test_numpy_numbers_and_masks_are_as_good_as_python_ones():
+    z = noisy_system(3, time=8, dim=4)
+    mask = np.ones((3, 8), dtype=bool)
+    mask[1, 5:] = False
+    ours = shared(z, mask, rank=np.int64(3), ridge=np.float32(0.5))
+    theirs = shared(z, torch.from_numpy(mask), rank=3, ridge=0.5)
+    assert torch.equal(ours.matrix, theirs.matrix) and torch.equal(shared(z, mask.tolist()).rank, shared(z, mask).rank)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((3, 8)), r"mask: expected bool of shape \(3, 8\), got torch.float64 of shape \(3, 8\)"),
+        ([[1] * 8] * 3, r"mask: expected bool of shape \(3, 8\), got torch.int64 of shape \(3, 8\)"),
+        ([[True], [True, False]], r"mask: expected bool of shape \(3, 8\), got list"),
+        ("all", r"mask: expected bool of shape \(3, 8\), got str"),
+        (np.ones((3, 9), dtype=bool), r"mask: expected bool of shape \(3, 8\), got torch.bool of shape \(3, 9\)"),
+    ],
+)
+def test_masks_that_are_none(mask, message):
+    with pytest.raises(ValueError, match=message):
+        shared(noisy_system(3, time=8, dim=4), mask)
 
 
 def test_tolerance_is_a_cut_off_relative_to_the_largest():
@@ -224,6 +294,13 @@ def test_residual_and_condition():
         ({"rank": 0}, "rank: expected a whole number from 1 to 4, got 0"),
         ({"rank": 5}, "rank: expected a whole number from 1 to 4, got 5"),
         ({"rank": 2.0}, "rank: expected a whole number"),
+        ({"rank": np.float64(2)}, "rank: expected a whole number"),
+        ({"rank": True}, "rank: expected a whole number from 1 to 4, got True"),
+        ({"rank": np.True_}, "rank: expected a whole number"),
+        ({"rank": torch.tensor(True)}, "rank: expected a whole number"),
+        ({"rank": torch.tensor([2])}, "rank: expected a whole number"),
+        ({"ridge": "0.1"}, "ridge: expected a finite number >= 0, got '0.1'"),
+        ({"ridge": True}, "ridge: expected a finite number >= 0, got True"),
         ({"rank": 3}, r"rank: 3 asked for, but z\[1\] has rank 2"),
     ],
 )

@@ -22,6 +22,7 @@ from kpm.solvers import (
     projector,
     shared,
     split,
+    static_part,
 )
 from tests.solvers.case import noisy_system
 
@@ -89,6 +90,17 @@ def test_condition_reports_a_defective_operator():
     assert decompose(CASES["defective"]).condition > 1e6
     assert decompose(CASES["random"]).condition < 1e3
     assert decompose(CASES["one"]).condition == pytest.approx(1)
+
+
+def test_dependent_eigenvectors_have_no_modes():
+    """Nearly dependent ones have, of which the condition number says how many digits are right."""
+    block = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"operator\[1\]: .* linearly dependent \(shape \(2, 2, 2\)\)"):
+        decompose(torch.stack([torch.eye(2).double(), block]))
+    for gap in (1e-3, 1e-6, 1e-9, 1e-12):
+        near = block + torch.diag(torch.tensor([0.0, gap]).double())
+        # Of the vectors (1, 0) and (1, gap).
+        assert decompose(near).condition == pytest.approx(2 / gap, rel=1e-3 + 1e-15 / gap)
 
 
 def test_defective_zeros_do_not_spoil_the_rest():
@@ -196,8 +208,15 @@ def test_projector_refuses_to_part_equal_eigenvalues():
     chosen = torch.tensor([True, False, False]).expand(2, 3)
     with pytest.raises(ValueError, match=r"operator\[1\]: .* \(shape \(2, 3, 3\)\)"):
         projector(matrix, eigenvalues(matrix), chosen)
-    with pytest.raises(ValueError, match=r"chosen: expected shape \(2, 3\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"chosen: expected bool of shape \(2, 3\), got torch.bool of shape \(3,\)"):
         projector(matrix, eigenvalues(matrix), chosen[0])
+    with pytest.raises(ValueError, match=r"values: expected shape \(2, 3\), got \(3,\)"):
+        projector(matrix, eigenvalues(matrix)[0], chosen)
+    with pytest.raises(ValueError, match="values: expected a torch tensor, got ndarray"):
+        projector(matrix, eigenvalues(matrix).numpy(), chosen)
+    good = matrix[:1]
+    ours = projector(good, eigenvalues(good), chosen[:1].numpy())
+    assert torch.equal(ours, projector(good, eigenvalues(good), chosen[:1]))
 
 
 # Static/dynamic split
@@ -320,6 +339,24 @@ def test_predict_bad_input():
         predict(torch.zeros(2), torch.eye(2), 0)
     with pytest.raises(ValueError, match=r"operator: shape \(2, 2\) does not fit z0 of shape \(3,\)"):
         predict(torch.zeros(3), torch.eye(2), 1)
+    for z0, kind in ((np.zeros(2), "ndarray"), ([0.0, 0.0], "list")):
+        with pytest.raises(ValueError, match=f"z0: expected a torch tensor, got {kind}"):
+            predict(z0, torch.eye(2), 1)
+
+
+def test_predict_takes_whole_numbers_of_numpy():
+    matrix = normal(2, 2) / 2
+    assert torch.equal(predict(torch.ones(2), matrix, np.int64(3)), predict(torch.ones(2), matrix, 3))
+
+
+@pytest.mark.parametrize("size", [0, 5, True])
+def test_errors_about_the_size_name_what_the_caller_calls_it(size):
+    z = normal(3, 5, 4)
+    for call in (lambda **name: static_part(z, size, **name), lambda **name: split(z, shared(z), size, **name)):
+        with pytest.raises(ValueError, match=r"^size: expected a whole number from 1 to 4, got"):
+            call()
+        with pytest.raises(ValueError, match=r"^static_size: expected a whole number from 1 to 4, got"):
+            call(name="static_size")
 
 
 # Shifted inverse iteration

@@ -10,6 +10,7 @@ from kpm.errors import UserError
 from kpm.models.dse import DSE
 from kpm.models.dse_networks import DSEConfig
 from kpm.solvers.cross_fitting import contiguous_folds, ridge
+from kpm.solvers.identification import identify
 from kpm.training import dse, dse_published
 from kpm.training.dse import DSETrainConfig, train
 
@@ -385,3 +386,42 @@ def test_films_are_predicted_as_well_as_their_components_can_show_them():
     guesses["last frame"] = films.roll(1, 0)
     errors = {name: float((guess - films)[200:].square().mean()) for name, guess in guesses.items()}
     assert errors["filter"] < 1.2 * errors["shown"] < 0.2 * errors["last frame"]
+
+
+def test_a_linear_model_keeps_every_observation_and_filters_as_classical_identification_does():
+    """Seed 7253 draws a dictionary whose rows are nearly opposite; from there training gives up one of two channels."""
+    clean = rotation(1000, 0.0)
+    y = clean + 0.3 * torch.randn(1000, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    system = identify(y, 5, 2).system
+    state, means = y.new_zeros(2), []
+    for frame in y:  # the innovation form, step by step
+        means.append(state @ system.output + system.observation_mean)
+        state = state @ system.transition + (frame - means[-1]) @ system.gain
+    means = torch.stack(means)
+    best = float((means - clean)[50:].square().mean().sqrt())
+    for seed in (7253, 0):
+        config = DSETrainConfig(stage_one=5, stage_two=10, readout_steps=50, seed=seed)
+        model = train(y.float(), DSEConfig.linear(2, 5, 2), config).model
+        sizes = torch.linalg.svdvals(model.observation_dictionary[0].weight.detach())
+        assert sizes[-1] > 0.5 * sizes[0]
+        found = model.filter(y.float()).predictions
+        assert float((found - clean)[50:].square().mean().sqrt()) < 1.25 * best
+
+
+def test_models_with_hidden_layers_start_from_their_draws():
+    """Also what is linear in part: stored results were trained from these."""
+    y = rotation()
+    for changes in ({}, {"observation_hidden": ()}, {"observation_hidden": (), "encoder_hidden": ()}):
+        started = ready(y, **changes)
+        torch.manual_seed(0)
+        drawn = DSE(sizes(**changes)).double().state_dict()
+        kept = {k: v for k, v in started.state_dict().items() if k not in ("centre", "scale")}
+        assert all(torch.equal(v.nan_to_num(), drawn[k].nan_to_num()) for k, v in kept.items())
+
+
+def test_data_with_a_graph_behind_them_are_learnt_from_like_others():
+    y, small = rotation(), sizes()
+    asked = (y.clone().requires_grad_() * 1.0).square().sqrt() * y.sign()
+    plain, other = (train(data, small, DSETrainConfig(**QUICK)) for data in (y, asked))
+    for key, value in plain.history[-1].items():
+        assert other.history[-1][key] == pytest.approx(value, rel=1e-6)

@@ -66,6 +66,15 @@ def test_a_class_can_be_left_out(data):
         task.batches(90, torch.Generator())
 
 
+def test_a_single_class_is_refused(data):
+    """A network that always says the one class has no error, and has learnt nothing."""
+    alone = dataclasses.replace(data[0], labels=torch.ones_like(data[0].labels))
+    with pytest.raises(UserError, match="dataset: split 'train' of blobs is of one class, 'b': nothing to learn"):
+        ClassifierTask(NETWORK, alone, data[1], CPU)
+    with pytest.raises(UserError, match="is of one class, 'c'"):
+        ClassifierTask(dataclasses.replace(NETWORK, without=(0, 1)), *data, CPU)
+
+
 def test_films_are_refused():
     with pytest.raises(UserError, match=r"^dataset: expected images, points or series, 'noise' has none"):
         ClassifierTask(NETWORK, films(), films(), CPU)

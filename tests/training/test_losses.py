@@ -220,6 +220,29 @@ def test_looks_are_decoded_with_the_motion_of_mirror_images(method):
     assert all(g.abs().max() > 0 for w, g in zip(weights, gradients[0]) if w.ndim > 1)
 
 
+@pytest.mark.parametrize("method", ["ssm-skd", "skd"])
+def test_films_borrow_the_motion_of_others_that_move_alike(method, monkeypatch):
+    from kpm.models import koopman_autoencoder
+
+    config = dataclasses.replace(small(method), w_borrowed=2.0, w_absolute=5.0)
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(config.model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    which, images = torch.tensor([1, 4]), torch.rand(2, 8, 3, 64, 64, dtype=torch.float64)
+    alike = torch.tensor([3, -1, 7, 0, -1, -1, 2, -1])
+    monkeypatch.setattr(koopman_autoencoder, "nearest_motion", lambda dynamic: alike[: len(dynamic)])
+    parts = model.split(torch.cat([frames, images]))
+    output = model(frames, 2, borrowing=4, mirrored=which, mirror_images=images)
+    assert output.borrowers.tolist() == [0, 2, 3]
+    borrowed = model.decode(parts.static[[0, 2, 3]] + parts.dynamic[[3, 7, 0]])
+    torch.testing.assert_close(output.borrowed, borrowed)
+    torch.testing.assert_close(output.mirrored, model.decode(parts.static[which] + parts.dynamic[[2, 7]]))
+    off = borrowed - frames[[0, 2, 3]]
+    wanted = config.w_reconstruction * off.square().mean() + 5 * off.abs().mean()
+    torch.testing.assert_close(koopman_losses(output, frames, config)["borrowed"], 2 * wanted)
+    assert model(frames, 2, borrowing=0).borrowed is None
+
+
 def test_mirror_images_change_nothing_else():
     config = small("skd")
     torch.manual_seed(1)

@@ -66,6 +66,13 @@ def test_from_training_to_the_table(tiny, tmp_path, capsys):
     assert written == {p: p.stat().st_mtime_ns for p in written}  # nothing is trained again
     again = json.loads((tmp_path / "run" / "kae_yinyang.json").read_text())
     assert {r["forgotten"] for r in again["details"]["edits"]} == {1} and "forget_accuracy" not in again["metrics"]
+    made, other = tmp_path / "run" / "kae" / "best.safetensors", tmp_path / "other"
+    argv = ["kae", "yinyang", "--checkpoint-file", str(made), "--out", str(other), "--no-progress", "--classes", "1"]
+    assert cli.main(argv) == 0
+    assert f"written to {other / 'kae_yinyang.json'}" in capsys.readouterr().out.splitlines()
+    assert [p.name for p in other.iterdir()] == ["kae_yinyang.json"]
+    shown = json.loads((other / "kae_yinyang.json").read_text())
+    assert shown["metrics"]["accuracy_test"] == again["metrics"]["accuracy_test"]
 
 
 def test_mistakes_are_named(tiny, tmp_path, capsys):
@@ -79,6 +86,14 @@ def test_mistakes_are_named(tiny, tmp_path, capsys):
     assert (
         "no checkpoint 'x'; shipped are kae_mnist, kae_yinyang, or give a .safetensors file" in capsys.readouterr().err
     )
+    for argv, message in (
+        (["yinyang", "--checkpoint-file", "kae_mnist"], "kae_mnist was trained on 'mnist', found 'blobs'"),
+        (["mnist", "--wide", "--checkpoint-file", "kae_mnist"], "wide: the layers of a checkpoint"),
+        (["yinyang", "--out", "/proc/x"], "out: cannot write /proc/x/kae_yinyang.json"),
+    ):
+        assert cli.main(["kae", *argv]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
     with pytest.raises(results.UserError, match="blobs is a stand-in"):
         kae_command._save("yinyang", blobs("test"), [Found(tmp_path, {}, {}, {}, 0.0)], True)
     assert cli.main(["kae", "mnist", "--seeds", "1", "1"]) == 2

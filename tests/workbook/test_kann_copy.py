@@ -158,6 +158,17 @@ def test_train_publish_and_analyse(tmp_path, monkeypatch, capsys):
     assert results.results_command(("kann_copy_gru",), check=True) == 0
     assert "covering_modes" in capsys.readouterr().out
     assert cli.main(["kann", "ecg", "--delays", "5"]) == 2
+    monkeypatch.setattr(kann_copy, "analyse", None)  # what follows is found before any work
+    capsys.readouterr()
+    (tmp_path / "file").write_text("")
+    for out, message in (
+        ("/proc/x.json", "out: cannot write /proc/x.json"),
+        (str(tmp_path), f"out: {tmp_path} is a folder, expected a file"),
+        (str(tmp_path / "file" / "x.json"), "out: cannot write"),
+    ):
+        assert cli.main(["kann", "copy", "--checkpoint-file", "copy_gru", "--out", out]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1 and "Error" not in error
     assert cli.main(["kann", "copy", "--split", "dev", "--checkpoint-file", "copy_gru"]) == 2
 
 

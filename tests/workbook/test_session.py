@@ -55,6 +55,17 @@ def test_spectrum_draws_points_where_they_are():
     assert lines["a"] == [[0.5, 0.5]] and lines["s"] == [[1.0, 0.0]]
 
 
+def test_spectrum_draws_every_entry():
+    many = {str(i): np.array([0.1 * i]) for i in range(8)}
+    figure = plots.plot_spectrum(many, static={f"s{i}": np.array([-0.1 * i]) for i in range(8)})
+    lines = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "x")]
+    shown = [(line.get_label(), *line.get_xdata()) for line in lines]
+    assert shown == [*((str(i), 0.1 * i) for i in range(8)), *((f"s{i}", -0.1 * i) for i in range(8))]
+    colours = [line.get_color() for line in lines]
+    assert colours[:3] == [plots.BLUE, plots.ORANGE, plots.GREEN] and colours[8:10] == [plots.RED, plots.PINK]
+    assert len(set(colours[:6])) == len(set(colours[8:14])) == 6 and colours[6] == colours[0]
+
+
 def test_films_show_every_frame_in_order():
     frames = np.zeros((3, 3, 8, 8), dtype=np.float32)
     for t in range(3):
