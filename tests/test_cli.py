@@ -68,6 +68,7 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--swap-share", "1.5"], "swap_share must be above 0 and at most 1, got 1.5"),
         (["--w-swap", "1", "--batch-size", "1"], "w_swap: a swap needs two films"),
         (["--w-between", "1"], "w_between: looks at swaps, of which there are none without w_swap"),
+        (["--between-middle", "0.5"], "between_middle: there are no points between without w_between"),
         (["--w-mirror", "1", "--accumulate", "2"], "w_mirror: looks at the whole batch at once"),
         (["--between-middle", "2"], "between_middle must lie in [0, 1], got 2.0"),
         (["--max-hours", "-1"], "max_hours must be at least 0, got -1.0"),

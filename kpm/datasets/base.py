@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kpm.solvers import checks
 
 SOURCES = ("auto", "real", "synthetic")
 
@@ -164,8 +165,8 @@ def _classes(factor: str, labels: Any, frames: Tensor, size: int | None) -> Tens
         raise ValueError(f"{name}: expected shape ({len(frames)},), got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"{name}: expected whole numbers, got {labels.dtype}")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
-        raise ValueError(f"sizes[{factor!r}]: expected a whole number from 1, got {size!r}")
+    if size is not None:
+        size = checks.count(size, f"sizes[{factor!r}]", 1)
     labels = labels.to(frames.device, torch.int64)
     bad = (labels < 0) if size is None else (labels < 0) | (labels >= size)
     if bad.any():

@@ -46,7 +46,7 @@ Beneath them:
 
 - `layers`: convolutions whose bias gradient is cheap
 - `training_swaps`: latents of films with a part of another film, as a training sees them
-- `similar_motion`: which film of a batch moves most like another
+- `similar_motion`: which film of a batch moves most like another, and films with the motion of such a one
 - `widening`: a larger decoder that begins where a smaller one is
 - `shared_batch`: layers that see a batch which several processes share
 - `inference`: copies of trained networks that only answer, faster

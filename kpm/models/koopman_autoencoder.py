@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kpm.models import koopman, shared_batch
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
-from kpm.models.similar_motion import nearest_motion
+from kpm.models.similar_motion import lend_motion
 from kpm.models.training_swaps import swap_with_next
 from kpm.solvers import Split, checks
 
@@ -239,26 +239,20 @@ class KoopmanAutoencoder(nn.Module):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
                 drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle)
             extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
-        borrowers = torch.zeros(0, dtype=torch.long, device=frames.device)
+        latents = [self._spoilt(z), predicted[:predictions], *extra]
+        lent = None
         if len(images) or borrowing:
             with torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(torch.cat([z, seen]), self.config.scope, self.config.static_size)
-                alike = nearest_motion(parts.dynamic) if borrowing else z.new_full((len(z) + len(seen),), -1).long()
-                if len(images):
-                    own = torch.arange(len(z), len(alike), device=alike.device)
-                    lender = torch.where(alike[own] >= 0, alike[own], own)
-                    # Mirror images have the look that is wanted: no dynamic part shall learn to tell it.
-                    extra.append((parts.static[mirrored] + parts.dynamic[lender].detach()).to(z.dtype))
-                borrowers = (alike[:borrowing] >= 0).nonzero().flatten()
-                if len(borrowers):
-                    extra.append((parts.static[borrowers] + parts.dynamic[alike[borrowers]]).to(z.dtype))
-        latents = [self._spoilt(z), predicted[:predictions], *extra]
+                which = z.new_zeros(0, dtype=torch.long) if mirrored is None else mirrored
+                lent = lend_motion(parts.static, parts.dynamic, which, borrowing)
+            latents += [lent.mirrored.to(z.dtype), lent.borrowed.to(z.dtype)]
         reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
         output = Output(z, predicted, reconstruction, prediction, eigenvalues)
-        if len(borrowers):
-            output = output._replace(borrowed=after.pop(), borrowers=borrowers)
-        if len(images):
-            output = output._replace(mirrored=after.pop(), mirror_images=images)
+        if lent is not None:
+            *after, looks, borrowed = after
+            output = output._replace(mirrored=looks, mirror_images=images) if len(images) else output
+            output = output._replace(borrowed=borrowed, borrowers=lent.borrowers) if len(borrowed) else output
         if after:
             output = output._replace(swapped=extra[0], returned=self.encode(after[0]))
         if len(after) > 1:

@@ -155,6 +155,8 @@ class TrainConfig:
             raise UserError("w_between: looks at swaps, of which there are none without w_swap")
         if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
             raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
+        if self.between_middle and not self.w_between:
+            raise UserError("between_middle: there are no points between without w_between")
         for name in ("w_mirror", "w_borrowed"):
             if getattr(self, name) and self.accumulate > 1:
                 raise UserError(f"{name}: looks at the whole batch at once (no accumulate)")

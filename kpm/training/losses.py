@@ -1,4 +1,4 @@
-"""The five losses of [SSM-SKD] eqs. 1-5, and five that are not in the thesis."""
+"""The five losses of [SSM-SKD] eqs. 1-5, and more that are not in the thesis."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         terms["absolute"] = config.w_absolute * sum(both) / 2
     if output.swapped is not None:
         terms["swap"] = config.w_swap * swap_loss(output)
+    pixels = config.w_reconstruction, config.w_absolute
     if output.between is not None:
-        terms["between"] = config.w_between * between_loss(output, config.w_reconstruction, config.w_absolute)
+        terms["between"] = config.w_between * between_loss(output, *pixels)
     if output.mirrored is not None:
-        terms["mirror"] = config.w_mirror * mirror_loss(output, config.w_reconstruction, config.w_absolute)
+        terms["mirror"] = config.w_mirror * likeness_loss(output.mirrored, output.mirror_images, *pixels)
     if output.borrowed is not None:
-        off = borrowed_loss(output, frames, config.w_reconstruction, config.w_absolute)
-        terms["borrowed"] = config.w_borrowed * off
+        terms["borrowed"] = config.w_borrowed * likeness_loss(output.borrowed, frames[output.borrowers], *pixels)
     return terms
 
 
@@ -85,45 +85,21 @@ def between_loss(output: Output, squared: float, absolute: float) -> Tensor:
     return distance.flatten(2).mean(2).amin(0).mean()
 
 
-def mirror_loss(output: Output, squared: float, absolute: float) -> Tensor:
-    """How far the looks of films, with the motion of their mirror images, are from these mirror images.
+def likeness_loss(decoded: Tensor, wanted: Tensor, squared: float, absolute: float) -> Tensor:
+    """How far films that were put together of two are from films that are known to look like that.
 
-    A swap of static parts between two views of one character has no picture to be compared with, unless labels say
-    which films show it. Where two films are mirror images of each other, the second is such a picture: it looks left
-    where the first looks right. Without this loss a colour seen from the left may be taken for its neighbour seen from
-    the right.
-
-    Parameters
-    ----------
-    output : Output
-        With `mirrored` and `mirror_images`.
-    squared, absolute : float
-        Weights of the squared and of the absolute difference of pixels.
-    """
-    assert output.mirrored is not None and output.mirror_images is not None
-    return _off(output.mirrored, output.mirror_images, squared, absolute)
-
-
-def borrowed_loss(output: Output, frames: Tensor, squared: float, absolute: float) -> Tensor:
-    """How far films with the motion of another film that moves alike are from what they are.
-
-    What the dynamic part tells of a look is wrong for the film that borrows it, so the decoder comes to read looks off
-    the static part alone. Who moves alike is seen from the dynamic parts themselves; no label is needed.
+    A swap has no picture to be compared with, unless labels say which film shows it. Two kinds have one. The look of a
+    film with the motion of its mirror image is the mirror image; without this, what is seen from the left may be taken
+    for something like it seen from the right. And a film with the motion of another that moves alike is the film
+    itself: what the dynamic part tells of a look is wrong there, so looks come to be read off the static part alone.
 
     Parameters
     ----------
-    output : Output
-        With `borrowed` and `borrowers`.
-    frames : Tensor
-        ``(n, t, c, h, w)``, of which `borrowers` are numbers.
+    decoded, wanted : Tensor
+        Frames ``(n, t, c, h, w)``.
     squared, absolute : float
         Weights of the squared and of the absolute difference of pixels.
     """
-    assert output.borrowed is not None and output.borrowers is not None
-    return _off(output.borrowed, frames[output.borrowers], squared, absolute)
-
-
-def _off(decoded: Tensor, wanted: Tensor, squared: float, absolute: float) -> Tensor:
     decoded = decoded.to(wanted.dtype)  # pictures may be bf16
     return squared * F.mse_loss(decoded, wanted) + absolute * F.l1_loss(decoded, wanted)
 

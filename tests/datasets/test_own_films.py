@@ -67,7 +67,7 @@ ZEROS = torch.zeros(12, dtype=torch.int64)
         ),
         (
             {"factors": {"way": ZEROS}, "sizes": {"way": 2.5}},
-            r"sizes\['way'\]: expected a whole number from 1, got 2.5",
+            r"sizes\['way'\]: expected a whole number >= 1, got 2.5",
         ),
         ({"factors": {"way": ZEROS}, "sizes": {"colour": 3}}, r"sizes: 'colour' is none of the factors \['way'\]"),
         ({"dynamic": ("pace",)}, r"dynamic: 'pace' is none of the factors \['colour', 'way'\]"),

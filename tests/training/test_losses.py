@@ -10,7 +10,7 @@ from kpm.models import koopman
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
 from kpm.models.training_swaps import swap_with_next
 from kpm.training.config import TrainConfig, preset
-from kpm.training.losses import between_loss, koopman_losses, mirror_loss, swap_loss
+from kpm.training.losses import between_loss, koopman_losses, likeness_loss, swap_loss
 from kpm.training.schedule import Plateau, average, ema_decay
 from tests.training.conftest import small
 
@@ -215,14 +215,14 @@ def test_looks_are_decoded_with_the_motion_of_mirror_images(method):
     both = koopman.split(model.encode(torch.cat([frames, images])), config.model().scope, config.static_size)
     again = output._replace(mirrored=model.decode(both.static[which] + both.dynamic[6:].detach()))
     weights = [*model.parameters()]
-    gradients = [torch.autograd.grad(mirror_loss(o, 3.0, 5.0), weights) for o in (output, again)]
+    gradients = [torch.autograd.grad(likeness_loss(o.mirrored, images, 3.0, 5.0), weights) for o in (output, again)]
     torch.testing.assert_close(*gradients)  # it reaches the encoder through the looks alone
     assert all(g.abs().max() > 0 for w, g in zip(weights, gradients[0]) if w.ndim > 1)
 
 
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
 def test_films_borrow_the_motion_of_others_that_move_alike(method, monkeypatch):
-    from kpm.models import koopman_autoencoder
+    from kpm.models import similar_motion
 
     config = dataclasses.replace(small(method), w_borrowed=2.0, w_absolute=5.0)
     torch.manual_seed(1)
@@ -230,7 +230,7 @@ def test_films_borrow_the_motion_of_others_that_move_alike(method, monkeypatch):
     frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
     which, images = torch.tensor([1, 4]), torch.rand(2, 8, 3, 64, 64, dtype=torch.float64)
     alike = torch.tensor([3, -1, 7, 0, -1, -1, 2, -1])
-    monkeypatch.setattr(koopman_autoencoder, "nearest_motion", lambda dynamic: alike[: len(dynamic)])
+    monkeypatch.setattr(similar_motion, "nearest_motion", lambda dynamic: alike[: len(dynamic)])
     parts = model.split(torch.cat([frames, images]))
     output = model(frames, 2, borrowing=4, mirrored=which, mirror_images=images)
     assert output.borrowers.tolist() == [0, 2, 3]
