@@ -179,6 +179,12 @@ class KoopmanAutoencoder(nn.Module):
             checks.finite(frames, "frames")
         return self.encoder(frames)
 
+    def learn(self, decoder_only: bool = False) -> None:
+        """Training mode; with `decoder_only` encoder, operators and means of batch norm stay what they are."""
+        self.train()
+        self.encoder.requires_grad_(not decoder_only).train(not decoder_only)
+        self.decoder.train(not decoder_only)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Frames ``(n, t, c, 64, 64)`` of latents ``(n, t, K)``."""
         if latents.ndim != 3 or latents.shape[-1] != self.config.latent_dim or 0 in latents.shape:
@@ -195,6 +201,7 @@ class KoopmanAutoencoder(nn.Module):
         channels: bool = False,
         between: bool = False,
         middle: float = 0.0,
+        returns: bool = True,
         mirrored: Tensor | None = None,
         mirror_images: Tensor | None = None,
         borrowing: int = 0,
@@ -217,6 +224,9 @@ class KoopmanAutoencoder(nn.Module):
             Whether they are also decoded with the part of the other of the two, and with one from between the two.
         middle : float
             Such a share of the points between is from about half-way.
+        returns : bool
+            Whether swaps are encoded again. If not, nothing is learnt from those with a part of one film: they only
+            show what the point between should be decoded as, and get no gradient.
         mirrored, mirror_images : Tensor, optional
             Numbers ``(m,)`` of films that are also decoded with the dynamic part of others, and these others, ``(m, t,
             c, 64, 64)``.
@@ -238,7 +248,8 @@ class KoopmanAutoencoder(nn.Module):
             with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
                 drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle)
-            extra = [x.to(z.dtype) for x in (drawn if between else drawn[:1])]
+            *ends, point = (x.to(z.dtype) for x in drawn)
+            extra = (ends[: 1 + between] if returns else []) + ([point] if between else [])
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         lent = None
         if len(images) or borrowing:
@@ -253,10 +264,14 @@ class KoopmanAutoencoder(nn.Module):
             *after, looks, borrowed = after
             output = output._replace(mirrored=looks, mirror_images=images) if len(images) else output
             output = output._replace(borrowed=borrowed, borrowers=lent.borrowers) if len(borrowed) else output
-        if after:
+        if after and returns:
             output = output._replace(swapped=extra[0], returned=self.encode(after[0]))
-        if len(after) > 1:
-            output = output._replace(ends=torch.stack(after[:2]).detach(), between=after[2])
+        if after and between:
+            *whole, blend = after
+            if not returns:
+                with torch.no_grad():
+                    whole = self.decode(torch.cat(ends)).chunk(2)
+            output = output._replace(ends=torch.stack(list(whole)).detach(), between=blend)
         return output
 
     def _spoilt(self, z: Tensor) -> Tensor:

@@ -63,9 +63,9 @@ class TrainConfig:
     """Weight of the swap loss (not in the thesis): films with a partner's static or dynamic part are decoded and
     encoded again, and both parts have to come back. In one process, without --accumulate."""
     swap_share: float = 0.25
-    """Share of a batch that is swapped for this loss."""
+    """Share of a batch that is swapped for this loss and the next."""
     w_between: float = 0.0
-    """Weight of a loss on the same swaps (not in the thesis): a part from between two films is to be decoded as that of
+    """Weight of a loss on the same or, without w_swap, as many swaps (not in the thesis): a part from between two films is to be decoded as that of
     one of the two, so that no picture is a ghost of two motions."""
     between_middle: float = 0.0
     """Such a share of these points between is from the middle third, where ghosts are."""
@@ -86,6 +86,9 @@ class TrainConfig:
     """alpha, real part above which a dynamic eigenvalue is penalised."""
     init: str = ""
     """Checkpoint (a name in data/checkpoints or a file) whose weights to start from, instead of random ones."""
+    decoder_only: bool = False
+    """The encoder keeps the weights of --init, and batch norm its means: a last stage, which leaves latents and
+    operators as they are and learns to draw what swaps make of them (not in the thesis). In one process."""
     epochs: int = 250
     """Passes over the training split."""
     steps: int | None = None
@@ -151,10 +154,11 @@ class TrainConfig:
             )
         if self.turn_axes and not (self.axes and self.init):
             raise UserError("turn_axes: there is nothing to turn without axes and init")
-        if self.w_between and not self.w_swap:
-            raise UserError("w_between: looks at swaps, of which there are none without w_swap")
-        if self.w_swap and (self.accumulate > 1 or self.batch_size < 2):
-            raise UserError("w_swap: a swap needs two films, and the whole batch at once (no accumulate)")
+        if self.decoder_only and not self.init:
+            raise UserError("decoder_only: without init there is no encoder to keep")
+        for name in ("w_swap", "w_between"):
+            if getattr(self, name) and (self.accumulate > 1 or self.batch_size < 2):
+                raise UserError(f"{name}: a swap needs two films, and the whole batch at once (no accumulate)")
         if self.between_middle and not self.w_between:
             raise UserError("between_middle: there are no points between without w_between")
         for name in ("w_mirror", "w_borrowed"):

@@ -95,11 +95,12 @@ def train(
         raise UserError(f"batch_size: {batch} sequences cannot be cut into {cut}, all of one size")
     if team.size > 1 and config.prediction_share < 1:
         raise UserError(f"prediction_share: {config.prediction_share} needs one process, there are {team.size}")
-    for name in ("w_mirror", "w_borrowed"):
+    for name in ("w_mirror", "w_borrowed", "decoder_only"):
         if getattr(config, name) and team.size > 1:
             raise UserError(f"{name}: needs one process, there are {team.size}")
-    if config.w_swap and (team.size > 1 or batch < 2):
-        raise UserError(f"w_swap: needs one process and two films, there are {team.size} and {batch}")
+    for name in ("w_swap", "w_between"):
+        if getattr(config, name) and (team.size > 1 or batch < 2):
+            raise UserError(f"{name}: needs one process and two films, there are {team.size} and {batch}")
     if where.type == "cpu":
         hardware.keep_freed_memory()
     run = RunFolder(Path(folder), config, about(*data), resume, writes=team.first)
@@ -166,7 +167,7 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = plateau.rate(state.step)
 
-                net.train()
+                model.learn(config.decoder_only)
                 try:
                     terms = gradients(net, train_data, index, config, team, state.precision, twins[0])
                 except NotFinite as error:  # the solvers refuse latents that are not finite
@@ -239,7 +240,7 @@ def gradients(
             frames = data.to_float(data[rows], _dtype(precision))
             with _autocast(frames, precision):
                 decoded = math.ceil(config.prediction_share * len(frames))
-                swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap else 0
+                swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap or config.w_between else 0
                 mirrored = _mirrored(data, rows, twins, config.mirror_share, frames)
                 borrowing = math.ceil(config.borrowed_share * len(frames)) if config.w_borrowed else 0
                 output = net(frames, decoded, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
@@ -250,7 +251,8 @@ def gradients(
 
 
 def _after_swaps(config: TrainConfig) -> dict[str, Any]:
-    return {"channels": config.swap_channels, "between": config.w_between > 0, "middle": config.between_middle}
+    after = {"channels": config.swap_channels, "returns": config.w_swap > 0}
+    return after | {"between": config.w_between > 0, "middle": config.between_middle}
 
 
 def _mirrored(
@@ -327,7 +329,7 @@ def validate(
         for index, count in batches:
             frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
             with _autocast(frames, precision):
-                swaps = len(frames) if config.w_swap and len(frames) > 1 else 0
+                swaps = len(frames) if (config.w_swap or config.w_between) and len(frames) > 1 else 0
                 mirrored = _mirrored(data, index, twins, 1.0, frames)
                 borrowing = len(frames) if config.w_borrowed else 0
                 output = model(frames, None, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
