@@ -65,8 +65,8 @@ class TrainConfig:
     swap_share: float = 0.25
     """Share of a batch that is swapped for this loss and the next."""
     w_between: float = 0.0
-    """Weight of a loss on the same or, without w_swap, as many swaps (not in the thesis): a part from between two films is to be decoded as that of
-    one of the two, so that no picture is a ghost of two motions."""
+    """Weight of a loss on these swaps (not in the thesis): a part from between two films is to be decoded as that of
+    one of the two, so that no picture is a ghost of two motions. Without w_swap only the points between learn."""
     between_middle: float = 0.0
     """Such a share of these points between is from the middle third, where ghosts are."""
     w_mirror: float = 0.0

@@ -313,6 +313,27 @@ def test_films_that_are_mirror_images_of_each_other_are_looked_at(data, tmp_path
         run(small(w_mirror=0.5), tmp_path / "run", data, team=two)
 
 
+def test_a_last_stage_trains_the_decoder_alone(config, data, tmp_path):
+    run(config, tmp_path / "first", data)
+    best = tmp_path / "first/best.safetensors"
+    last = dataclasses.replace(config, init=str(best), decoder_only=True, w_between=1.0, swap_share=1.0, ema=0.5)
+    result = run(last, tmp_path / "whole", data)
+    assert result.history[-1]["between"] > 0 and "swap" not in result.history[-1]
+    before, after = checkpoint.load_model(best)[0], checkpoint.load_model(tmp_path / "whole/best.safetensors")[0]
+    assert_same(before.encoder.state_dict(), after.encoder.state_dict())
+    for name, value in after.decoder.state_dict().items():
+        kept = "running" in name or "tracked" in name  # of batch norm
+        assert torch.equal(value, before.decoder.state_dict()[name]) == kept, name
+
+    run(dataclasses.replace(last, steps=7), tmp_path / "cut", data)
+    run(last, tmp_path / "cut", data, resume=True)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"decoder_only: needs one process, there are 2"):
+        run(dataclasses.replace(last, w_between=0.0, swap_share=0.25), tmp_path / "other", data, team=two)
+
+
 def test_validation_looks_at_batches_of_one_size():
     """SKD's operator of the two films that 66 leave over 64 would be far from that of a batch."""
     from kpm.models.koopman_autoencoder import KoopmanAutoencoder
@@ -340,8 +361,9 @@ def test_every_validation_draws_the_same_partners():
 
 def test_swaps_need_one_process_and_two_films(data, tmp_path):
     two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"w_swap: needs one process and two films, there are 2 and 4"):
-        run(small(w_swap=0.5), tmp_path / "run", data, team=two)
+    for name in ("w_swap", "w_between"):
+        with pytest.raises(UserError, match=rf"{name}: needs one process and two films, there are 2 and 4"):
+            run(small(**{name: 0.5}), tmp_path / "run", data, team=two)
 
 
 def test_a_run_from_before_a_setting_existed_had_its_default(data, tmp_path):

@@ -158,6 +158,25 @@ def test_a_share_of_the_predictions_stands_for_all(method):
             model(frames, wrong)
 
 
+def test_without_return_the_ends_are_decoded_without_gradient():
+    """The same pictures as with it, where batch norm keeps its means: nothing else is left out but the way back."""
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(small("skd").model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    outputs = []
+    for returns in (True, False):
+        torch.manual_seed(2)
+        outputs.append(model(frames, 2, swaps=4, between=True, returns=returns))
+    there, here = outputs
+    assert here.swapped is None and here.returned is None and there.returned is not None
+    for name in ("reconstruction", "prediction", "between", "ends"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name))
+    assert here.between.requires_grad and not here.ends.requires_grad
+    terms = koopman_losses(here, frames, dataclasses.replace(small("skd"), w_between=2.0))
+    assert "swap" not in terms and terms["between"] > 0
+    assert model(frames, 2, swaps=4, returns=False).between is None
+
+
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
 def test_what_is_decoded_after_swaps(method, channels):
