@@ -72,6 +72,7 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--between-middle", "0.5"], "between_middle: there are no points between without w_between"),
         (["--w-mirror", "1", "--accumulate", "2"], "w_mirror: looks at the whole batch at once"),
         (["--between-middle", "2"], "between_middle must lie in [0, 1], got 2.0"),
+        (["--swap-motion", "-1"], "swap_motion must lie in [0, 1], got -1.0"),
         (["--max-hours", "-1"], "max_hours must be at least 0, got -1.0"),
         (["--w-borrowed", "1", "--accumulate", "2"], "w_borrowed: looks at the whole batch at once"),
         (["--mirror-share", "0"], "mirror_share must be above 0 and at most 1, got 0.0"),

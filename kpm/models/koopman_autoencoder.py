@@ -201,6 +201,7 @@ class KoopmanAutoencoder(nn.Module):
         channels: bool = False,
         between: bool = False,
         middle: float = 0.0,
+        motion: float = 0.5,
         returns: bool = True,
         mirrored: Tensor | None = None,
         mirror_images: Tensor | None = None,
@@ -224,6 +225,8 @@ class KoopmanAutoencoder(nn.Module):
             Whether they are also decoded with the part of the other of the two, and with one from between the two.
         middle : float
             Such a share of the points between is from about half-way.
+        motion : float
+            Such a share of swaps takes the dynamic part, the others the static part.
         returns : bool
             Whether swaps are encoded again. If not, nothing is learnt from those with a part of one film: they only
             show what the point between should be decoded as, and get no gradient.
@@ -247,7 +250,7 @@ class KoopmanAutoencoder(nn.Module):
         if swaps:
             with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
                 parts = koopman.split(z, self.config.scope, self.config.static_size)
-                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle)
+                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle, motion)
             *ends, point = (x.to(z.dtype) for x in drawn)
             extra = (ends[: 1 + between] if returns else []) + ([point] if between else [])
         latents = [self._spoilt(z), predicted[:predictions], *extra]

@@ -16,7 +16,9 @@ class Swaps(NamedTuple):
     between: Tensor
 
 
-def swap_with_next(static: Tensor, dynamic: Tensor, films: int, channels: bool = False, middle: float = 0.0) -> Swaps:
+def swap_with_next(
+    static: Tensor, dynamic: Tensor, films: int, channels: bool = False, middle: float = 0.0, motion: float = 0.5
+) -> Swaps:
     """Give the first `films` films a part of the next two, by a random point between these ([SSM-SKD] sec. 4.3).
 
     Parameters
@@ -30,15 +32,19 @@ def swap_with_next(static: Tensor, dynamic: Tensor, films: int, channels: bool =
         the dynamic part and a random half of the channels of the static part instead.
     middle : float
         Such a share of the points between two partners is drawn from 0.35 to 0.65 of the way, the rest from all of it.
+    motion : float
+        Share of films that take the dynamic part, of those that take one part; evenly among them.
     """
     own = static[:films], dynamic[:films]
     first, second = ([x.roll(-k, 0)[:films] for x in (static, dynamic)] for k in (1, 2))
     weight = torch.rand_like(own[0][:, :1, :1])
     if middle:
         weight = torch.where(torch.rand_like(weight) < middle, 0.35 + 0.3 * weight, weight)
-    kind = torch.arange(films, device=weight.device).view(-1, 1, 1) % (4 if channels else 2)
-    kept = (kind == 1) | ((kind > 1) & (torch.rand_like(own[0][:, :1]) < 0.5))
-    moves = kind == 0
+    number = torch.arange(films, device=weight.device).view(-1, 1, 1)
+    some = (number % 4 > 1) & channels
+    moved = ((number + 1) * motion).floor() > (number * motion).floor()
+    kept = torch.where(some, torch.rand_like(own[0][:, :1]) < 0.5, moved)
+    moves = ~(some | moved)
 
     def take(partner: list[Tensor]) -> Tensor:
         return torch.where(kept, own[0], partner[0]) + torch.where(moves, own[1], partner[1])

@@ -64,6 +64,8 @@ class TrainConfig:
     encoded again, and both parts have to come back. In one process, without --accumulate."""
     swap_share: float = 0.25
     """Share of a batch that is swapped for this loss and the next."""
+    swap_motion: float = 0.5
+    """Such a share of these swaps takes the partner's dynamic part, the others its static part."""
     w_between: float = 0.0
     """Weight of a loss on these swaps (not in the thesis): a part from between two films is to be decoded as that of
     one of the two, so that no picture is a ghost of two motions. Without w_swap only the points between learn."""
@@ -140,8 +142,9 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.between_middle <= 1:
-            raise UserError(f"between_middle must lie in [0, 1], got {self.between_middle}")
+        for name in ("between_middle", "swap_motion"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")

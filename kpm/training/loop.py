@@ -251,7 +251,7 @@ def gradients(
 
 
 def _after_swaps(config: TrainConfig) -> dict[str, Any]:
-    after = {"channels": config.swap_channels, "returns": config.w_swap > 0}
+    after = {"channels": config.swap_channels, "motion": config.swap_motion, "returns": config.w_swap > 0}
     return after | {"between": config.w_between > 0, "middle": config.between_middle}
 
 

@@ -47,3 +47,14 @@ def test_a_share_of_the_points_between_is_from_about_half_way(middle):
     share = between.flatten()[apart]  # of the way, seen from one of the two ends
     inside = float(((share >= 0.35) & (share <= 0.65)).double().mean())
     assert inside == pytest.approx(middle + 0.3 * (1 - middle), abs=0.03)
+
+
+@pytest.mark.parametrize("motion, wanted", [(0.0, 0), (0.3, 3), (0.5, 5), (0.85, 8), (1.0, 10)])
+def test_a_share_of_swaps_takes_the_dynamic_part(motion, wanted):
+    torch.manual_seed(1)
+    static, dynamic = torch.randn(2, 11, 4, 3, dtype=torch.float64)
+    nearer = swap_with_next(static, dynamic, 10, motion=motion).nearer
+    looks = (nearer - static[:10]).flatten(1)
+    taken = [bool(((row - dynamic.flatten(1)).norm(dim=1) < 1e-9).any()) for row in looks]
+    assert sum(taken) == wanted
+    assert max((taken[i : i + 2].count(False) for i in range(9)), default=0) <= (1 if motion >= 0.5 else 2)
