@@ -48,7 +48,8 @@ class TrainConfig:
     w_reconstruction: float = 16.0
     """Weight of the reconstruction loss."""
     w_absolute: float = 0.0
-    """Weight of the mean absolute error of both decoded films (not in the thesis): small errors of colour count too."""
+    """Weight of the mean absolute error of both decoded films, or of the reconstruction alone if w_prediction is 0 (not
+    in the thesis): small errors of colour count too."""
     w_predicted_latents: float = 1.0
     """Weight of the latent prediction loss, eq. 1 (zero by construction for one operator per sequence)."""
     w_prediction: float = 1.0
@@ -71,6 +72,9 @@ class TrainConfig:
     one of the two, so that no picture is a ghost of two motions. Without w_swap only the points between learn."""
     between_middle: float = 0.0
     """Such a share of these points between is from the middle third, where ghosts are."""
+    between_pixels: float = 0.0
+    """In such a share of this loss every pixel is to be that of one of the two, the nearer in its colour, instead of
+    the whole film."""
     w_mirror: float = 0.0
     """Weight of a loss on films that are mirror images of each other (not in the thesis): the look of the one with the
     motion of the other is to be decoded as the other. In one process, without --accumulate."""
@@ -142,7 +146,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("between_middle", "swap_motion"):
+        for name in ("between_middle", "between_pixels", "swap_motion"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("dropout", "ema"):
@@ -162,8 +166,9 @@ class TrainConfig:
         for name in ("w_swap", "w_between"):
             if getattr(self, name) and (self.accumulate > 1 or self.batch_size < 2):
                 raise UserError(f"{name}: a swap needs two films, and the whole batch at once (no accumulate)")
-        if self.between_middle and not self.w_between:
-            raise UserError("between_middle: there are no points between without w_between")
+        for name in ("between_middle", "between_pixels"):
+            if getattr(self, name) and not self.w_between:
+                raise UserError(f"{name}: there are no points between without w_between")
         for name in ("w_mirror", "w_borrowed"):
             if getattr(self, name) and self.accumulate > 1:
                 raise UserError(f"{name}: looks at the whole batch at once (no accumulate)")

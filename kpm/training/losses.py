@@ -33,14 +33,14 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         "dynamic_eigenvalues": config.w_eigenvalues * dynamic.to(frames.dtype),
     }
     if config.w_absolute:
-        films = (output.reconstruction, frames), (output.prediction, later)
-        both = [F.l1_loss(decoded.to(frames.dtype), film) for decoded, film in films]
-        terms["absolute"] = config.w_absolute * sum(both) / 2
+        films = [(output.reconstruction, frames), (output.prediction, later)][: 2 if config.w_prediction else 1]
+        errors = [F.l1_loss(decoded.to(frames.dtype), film) for decoded, film in films]
+        terms["absolute"] = config.w_absolute * sum(errors) / len(errors)
     if output.swapped is not None:
         terms["swap"] = config.w_swap * swap_loss(output)
     pixels = config.w_reconstruction, config.w_absolute
     if output.between is not None:
-        terms["between"] = config.w_between * between_loss(output, *pixels)
+        terms["between"] = config.w_between * between_loss(output, *pixels, config.between_pixels)
     if output.mirrored is not None:
         terms["mirror"] = config.w_mirror * likeness_loss(output.mirrored, output.mirror_images, *pixels)
     if output.borrowed is not None:
@@ -65,11 +65,13 @@ def swap_loss(output: Output) -> Tensor:
     return still + moving
 
 
-def between_loss(output: Output, squared: float, absolute: float) -> Tensor:
+def between_loss(output: Output, squared: float, absolute: float, pixels: float = 0.0) -> Tensor:
     """How far films with a part from between two others are from the same films with that part of one of the two.
 
     Of the two the one counts that is closer as a picture. Without this loss a decoder draws both motions at once, each
-    half transparent, and colours get lost in the ghost. No label is needed, and no gradient goes to the two.
+    half transparent, and colours get lost in the ghost. No label is needed, and no gradient goes to the two. A whole
+    picture is much to ask of a point half-way, and where it is not reached what is left of both pulls at colours, too;
+    if every pixel may choose for itself, there are no colours that neither has, and a reconstruction suffers less.
 
     Parameters
     ----------
@@ -77,12 +79,15 @@ def between_loss(output: Output, squared: float, absolute: float) -> Tensor:
         With `between` and `ends`.
     squared, absolute : float
         Weights of the squared and of the absolute difference of pixels.
+    pixels : float
+        Share of the loss in which the one counts that is closer in a pixel, and not as a picture.
     """
     assert output.between is not None and output.ends is not None
     kind = output.latents.dtype  # pictures may be bf16
     difference = output.ends.to(kind) - output.between.to(kind)
     distance = squared * difference.square() + absolute * difference.abs()
-    return distance.flatten(2).mean(2).amin(0).mean()
+    whole = distance.flatten(2).mean(2).amin(0).mean()
+    return torch.lerp(whole, distance.mean(3).amin(0).mean(), pixels) if pixels else whole
 
 
 def likeness_loss(decoded: Tensor, wanted: Tensor, squared: float, absolute: float) -> Tensor:
