@@ -71,6 +71,7 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--decoder-only"], "decoder_only: without init there is no encoder to keep"),
         (["--between-middle", "0.5"], "between_middle: there are no points between without w_between"),
         (["--w-mirror", "1", "--accumulate", "2"], "w_mirror: looks at the whole batch at once"),
+        (["--between-pixels", "0.5"], "between_pixels: there are no points between without w_between"),
         (["--between-middle", "2"], "between_middle must lie in [0, 1], got 2.0"),
         (["--swap-motion", "-1"], "swap_motion must lie in [0, 1], got -1.0"),
         (["--max-hours", "-1"], "max_hours must be at least 0, got -1.0"),

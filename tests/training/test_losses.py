@@ -289,6 +289,32 @@ def test_a_film_between_two_is_held_against_the_closer_one():
     assert (between.grad[:2] < 0).all() and (between.grad[2:] > 0).all()  # down this, each moves to its closer one
 
 
+def test_a_pixel_between_two_is_held_against_the_closer_one():
+    torch.manual_seed(1)
+    ends = torch.rand(2, 3, 4, 3, 5, 5, dtype=torch.float64)
+    first = torch.rand(3, 4, 1, 5, 5) < 0.5  # pixels, in every channel, that a picture takes from the first end
+    mixed = torch.where(first, *ends)
+    model = KoopmanAutoencoder(small().model()).double().eval()
+    output = model(torch.rand(2, 8, 3, 64, 64, dtype=torch.float64))._replace(ends=ends, between=mixed)
+    assert between_loss(output, 3.0, 5.0, 1.0) == 0 < between_loss(output, 3.0, 5.0)
+    off = output._replace(between=mixed + 1e-3)  # nearer to this end still, but where the ends are alike
+    assert between_loss(off, 0.0, 5.0, 1.0) == pytest.approx(5e-3, rel=0.02)
+    halves = [between_loss(off, 3.0, 5.0, share) for share in (0.0, 0.25, 1.0)]
+    assert halves[1] == pytest.approx(0.75 * halves[0] + 0.25 * halves[2])
+
+
+def test_without_a_prediction_loss_the_absolute_error_is_that_of_the_reconstruction():
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(small().model()).double()
+    frames = torch.rand(4, 8, 3, 64, 64, dtype=torch.float64)
+    output = model(frames)
+    errors = [float((x - frames).abs().mean().detach()) for x in (output.reconstruction, output.prediction)]
+    for weight, wanted in ((1.0, sum(errors) / 2), (0.0, errors[0])):
+        terms = koopman_losses(output, frames, small(w_absolute=5.0, w_prediction=weight))
+        assert float(terms["absolute"]) == pytest.approx(5 * wanted)
+    assert errors[0] != pytest.approx(errors[1])  # dropout
+
+
 def test_the_swap_loss_is_in_units_of_the_spread_over_films():
     draw = torch.Generator().manual_seed(1)
     z, swapped, returned = (torch.randn(n, 7, 4, generator=draw, dtype=torch.float64) for n in (6, 3, 3))
