@@ -203,6 +203,7 @@ class KoopmanAutoencoder(nn.Module):
         middle: float = 0.0,
         motion: float = 0.5,
         returns: bool = True,
+        static_map: Tensor | None = None,
         mirrored: Tensor | None = None,
         mirror_images: Tensor | None = None,
         borrowing: int = 0,
@@ -230,6 +231,9 @@ class KoopmanAutoencoder(nn.Module):
         returns : bool
             Whether swaps are encoded again. If not, nothing is learnt from those with a part of one film: they only
             show what the point between should be decoded as, and get no gradient.
+        static_map : Tensor, optional
+            ``(K, K)``, of latents to their static part, instead of the operator of these few films
+            (`kpm.models.parts.static_map`).
         mirrored, mirror_images : Tensor, optional
             Numbers ``(m,)`` of films that are also decoded with the dynamic part of others, and these others, ``(m, t,
             c, 64, 64)``.
@@ -249,17 +253,15 @@ class KoopmanAutoencoder(nn.Module):
         extra: list[Tensor] = []
         if swaps:
             with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-                parts = koopman.split(z, self.config.scope, self.config.static_size)
-                drawn = swap_with_next(parts.static, parts.dynamic, swaps, channels, middle, motion)
+                drawn = swap_with_next(*self._parts(z, static_map), swaps, channels, middle, motion)
             *ends, point = (x.to(z.dtype) for x in drawn)
             extra = (ends[: 1 + between] if returns else []) + ([point] if between else [])
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         lent = None
         if len(images) or borrowing:
             with torch.autocast(frames.device.type, enabled=False):
-                parts = koopman.split(torch.cat([z, seen]), self.config.scope, self.config.static_size)
                 which = z.new_zeros(0, dtype=torch.long) if mirrored is None else mirrored
-                lent = lend_motion(parts.static, parts.dynamic, which, borrowing)
+                lent = lend_motion(*self._parts(torch.cat([z, seen]), static_map), which, borrowing)
             latents += [lent.mirrored.to(z.dtype), lent.borrowed.to(z.dtype)]
         reconstruction, prediction, *after = self.decode(torch.cat(latents)).split([len(x) for x in latents])
         output = Output(z, predicted, reconstruction, prediction, eigenvalues)
@@ -276,6 +278,13 @@ class KoopmanAutoencoder(nn.Module):
                     whole = self.decode(torch.cat(ends)).chunk(2)
             output = output._replace(ends=torch.stack(list(whole)).detach(), between=blend)
         return output
+
+    def _parts(self, z: Tensor, static_map: Tensor | None) -> tuple[Tensor, Tensor]:
+        if static_map is None:
+            parts = koopman.split(z, self.config.scope, self.config.static_size)
+            return parts.static, parts.dynamic
+        static = z.to(static_map) @ static_map
+        return static, z - static
 
     def _spoilt(self, z: Tensor) -> Tensor:
         z = self.drop(z)

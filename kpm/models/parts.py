@@ -105,6 +105,15 @@ def take_apart(model: KoopmanAutoencoder, data: SequenceDataset, components: str
 
 def _modes(z: Tensor, size: int) -> Parts:
     """Parts by the modes of one operator; the `size` eigenvalues nearest 1 are static, and partners of complex ones."""
+    values, projectors = _static_modes(z, size)
+    z = z.double()
+    modes = torch.einsum("ntj,mjk->ntmk", z, projectors)
+    static = modes.sum(2)
+    return Parts(static.float(), (z - static).float(), values, modes.float())
+
+
+def _static_modes(z: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of the static modes of one operator, and the real maps ``(m, K, K)`` of latents to their parts."""
     where = z.device
     z = z.double()
     spectrum = solvers.decompose(solvers.shared(z).matrix.cpu())
@@ -112,12 +121,21 @@ def _modes(z: Tensor, size: int) -> Parts:
     near = (values - 1).abs().argsort()[:size]
     upper = {int(i) if values[i].imag >= 0 else int((values - values[i].conj()).abs().argmin()) for i in near}
     chosen = sorted(upper, key=lambda i: float((values[i] - 1).abs()))
-    contributions = []
+    projectors = []
     for i in chosen:
         projector = torch.outer(right[:, i], left[i])
         if values[i].imag != 0:
             projector = 2 * projector.real
-        contributions.append(z @ projector.real.to(where))
-    modes = torch.stack(contributions, 2)
-    static = modes.sum(2)
-    return Parts(static.float(), (z - static).float(), values[chosen], modes.float())
+        projectors.append(projector.real)
+    return values[chosen], torch.stack(projectors).to(where)
+
+
+def static_map(model: KoopmanAutoencoder, data: SequenceDataset) -> Tensor | None:
+    """The map ``(K, K)`` of latents ``(n, t, K)`` to their static part that `take_apart` uses, by one operator for all.
+
+    None where every film has an operator of its own (SSM-SKD).
+    """
+    if model.config.scope == "sequence":
+        return None
+    z = latents(model, data).clone()  # no inference tensor: it goes into a training
+    return _static_modes(z, model.config.static_size)[1].sum(0)

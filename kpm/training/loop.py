@@ -17,6 +17,7 @@ from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.channel_basis import independent_basis, turn
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.parts import static_map
 from kpm.models.shared_batch import share_batch
 from kpm.models.widening import widen
 from kpm.solvers.checks import NotFinite
@@ -134,6 +135,8 @@ def train(
         if tensors:
             restore(tensors, model, mean, optimizer)
             plateau.load(state.plateau)
+        # The encoder stays what it is, so the operator of all films is known, and need not be guessed from a batch.
+        known = static_map(model, train_data) if config.decoder_only else None
         run.begin(state.step)
 
         machine = environment.report({"train": config.seed}) if team.first else None
@@ -169,7 +172,7 @@ def train(
 
                 model.learn(config.decoder_only)
                 try:
-                    terms = gradients(net, train_data, index, config, team, state.precision, twins[0])
+                    terms = gradients(net, train_data, index, config, team, state.precision, twins[0], known)
                 except NotFinite as error:  # the solvers refuse latents that are not finite
                     raise NonFiniteLoss(f"step {state.step}: {error}") from error
                 values = check_finite(terms, f"step {state.step}")
@@ -193,7 +196,7 @@ def train(
                 # At regular steps, at the end, and once early so that a broken run shows.
                 regular = state.step % validate_every == 0
                 if regular or state.step == total or state.step == min(100, validate_every // 2):
-                    scores = validate(mean, validation_data, config, state.precision, team, twins[1])
+                    scores = validate(mean, validation_data, config, state.precision, team, twins[1], known)
                     if regular:  # the schedule sees what it would see if the run were longer
                         plateau.step(scores["loss"])
                     elapsed = wall_before + time.monotonic() - started
@@ -229,10 +232,12 @@ def gradients(
     team: Team,
     precision: str,
     twins: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms.
 
-    `twins` are the numbers of mirror images, if they are looked at.
+    `twins` are the numbers of mirror images, if they are looked at; `known` is the map of latents to static parts, if
+    it is that of all films.
     """
     total: dict[str, Tensor] = {}
     for rows, weight, context in team.shares(net, index, config.accumulate):
@@ -241,18 +246,18 @@ def gradients(
             with _autocast(frames, precision):
                 decoded = math.ceil(config.prediction_share * len(frames))
                 swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap or config.w_between else 0
-                mirrored = _mirrored(data, rows, twins, config.mirror_share, frames)
+                how = _after_swaps(config, known) | _mirrored(data, rows, twins, config.mirror_share, frames)
                 borrowing = math.ceil(config.borrowed_share * len(frames)) if config.w_borrowed else 0
-                output = net(frames, decoded, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
+                output = net(frames, decoded, swaps, borrowing=borrowing, **how)
             terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
     return team.mean(total)
 
 
-def _after_swaps(config: TrainConfig) -> dict[str, Any]:
+def _after_swaps(config: TrainConfig, known: Tensor | None) -> dict[str, Any]:
     after = {"channels": config.swap_channels, "motion": config.swap_motion, "returns": config.w_swap > 0}
-    return after | {"between": config.w_between > 0, "middle": config.between_middle}
+    return after | {"static_map": known} | {"between": config.w_between > 0, "middle": config.between_middle}
 
 
 def _mirrored(
@@ -311,6 +316,7 @@ def validate(
     precision: str = "32-true",
     team: Team | None = None,
     twins: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> dict[str, float]:
     """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order.
 
@@ -330,9 +336,9 @@ def validate(
             frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
             with _autocast(frames, precision):
                 swaps = len(frames) if (config.w_swap or config.w_between) and len(frames) > 1 else 0
-                mirrored = _mirrored(data, index, twins, 1.0, frames)
+                how = _after_swaps(config, known) | _mirrored(data, index, twins, 1.0, frames)
                 borrowing = len(frames) if config.w_borrowed else 0
-                output = model(frames, None, swaps, borrowing=borrowing, **_after_swaps(config), **mirrored)
+                output = model(frames, None, swaps, borrowing=borrowing, **how)
             terms = koopman_losses(output, frames, config)
             terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
             for name, term in terms.items():
