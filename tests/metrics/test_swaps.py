@@ -10,7 +10,7 @@ import torch
 
 from kpm.errors import UserError
 from kpm.metrics.swaps import DYNAMIC_SWAP, STATIC_SWAP, Keep, SwapConfig, measure
-from kpm.models.parts import Parts, take_apart
+from kpm.models.parts import Parts, static_map, take_apart
 from tests.metrics.toys import Binning, autoencoder, films, judge
 
 CONFIG = SwapConfig(repeats=2, batch_size=5, seed=3)
@@ -135,6 +135,24 @@ def test_what_cannot_be_measured_is_refused_in_one_line():
         SwapConfig(batch_size=1)
     with pytest.raises(UserError, match="unknown partner 'pair'"):
         SwapConfig(partner="pair")
+
+
+def test_the_static_part_is_one_map_of_the_latents():
+    """Found with numpy: the eigenvectors of all films' operator whose values are nearest 1, with their partners."""
+    model, data = autoencoder("batch", static_size=4), films()
+    found = static_map(model, data)
+    with torch.no_grad():
+        z = model.encode(data.to_float(data[:])).double().numpy()
+    operator = np.linalg.lstsq(z[:, :-1].reshape(-1, z.shape[2]), z[:, 1:].reshape(-1, z.shape[2]), rcond=None)[0]
+    values, right = np.linalg.eig(operator)
+    near = np.abs(values - 1).argsort()[:4]
+    near = [i for i, v in enumerate(values) if min(np.abs(x - values[near]).min() for x in (v, v.conj())) < 1e-9]
+    left = np.linalg.inv(right)
+    wanted = (right[:, near] @ left[near]).real
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-7 * np.abs(wanted).max())
+    torch.testing.assert_close(torch.from_numpy(z) @ found, take_apart(model, data).static.double(), atol=1e-5, rtol=0)
+    assert not found.is_inference()
+    assert static_map(autoencoder("sequence"), data) is None
 
 
 @pytest.mark.parametrize("scope", ["sequence", "batch"])

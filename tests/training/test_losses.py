@@ -177,6 +177,22 @@ def test_without_return_the_ends_are_decoded_without_gradient():
     assert model(frames, 2, swaps=4, returns=False).between is None
 
 
+def test_swaps_by_a_map_that_is_given():
+    """Instead of the operator of the batch, in swaps and in motion that is lent."""
+    torch.manual_seed(1)
+    model = KoopmanAutoencoder(small("skd").model()).double().eval()
+    frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
+    given = torch.rand(9, 9, dtype=torch.float64)
+    which, images = torch.tensor([1, 4]), torch.rand(2, 8, 3, 64, 64, dtype=torch.float64)
+    torch.manual_seed(2)
+    output = model(frames, 2, swaps=4, between=True, static_map=given, mirrored=which, mirror_images=images)
+    z, seen = model.encode(frames), model.encode(images)
+    torch.manual_seed(2)
+    nearer = swap_with_next(z @ given, z - z @ given, 4).nearer
+    torch.testing.assert_close(output.swapped, nearer)
+    torch.testing.assert_close(output.mirrored, model.decode(z[which] @ given + seen - seen @ given))
+
+
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
 def test_what_is_decoded_after_swaps(method, channels):
@@ -311,7 +327,7 @@ def test_without_a_prediction_loss_the_absolute_error_is_that_of_the_reconstruct
     errors = [float((x - frames).abs().mean().detach()) for x in (output.reconstruction, output.prediction)]
     for weight, wanted in ((1.0, sum(errors) / 2), (0.0, errors[0])):
         terms = koopman_losses(output, frames, small(w_absolute=5.0, w_prediction=weight))
-        assert float(terms["absolute"]) == pytest.approx(5 * wanted)
+        assert terms["absolute"].item() == pytest.approx(5 * wanted)
     assert errors[0] != pytest.approx(errors[1])  # dropout
 
 
