@@ -275,8 +275,8 @@ class KoopmanAutoencoder(nn.Module):
             *whole, blend = after
             if not returns:
                 with torch.no_grad():
-                    whole = self.decode(torch.cat(ends)).chunk(2)
-            output = output._replace(ends=torch.stack(list(whole)).detach(), between=blend)
+                    whole = [*self.decode(torch.cat(ends)).chunk(2)]
+            output = output._replace(ends=torch.stack(whole).detach(), between=blend)
         return output
 
     def _parts(self, z: Tensor, static_map: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -256,8 +256,14 @@ def gradients(
 
 
 def _after_swaps(config: TrainConfig, known: Tensor | None) -> dict[str, Any]:
-    after = {"channels": config.swap_channels, "motion": config.swap_motion, "returns": config.w_swap > 0}
-    return after | {"static_map": known} | {"between": config.w_between > 0, "middle": config.between_middle}
+    return {
+        "static_map": known,
+        "motion": config.swap_motion,
+        "channels": config.swap_channels,
+        "returns": config.w_swap > 0,
+        "between": config.w_between > 0,
+        "middle": config.between_middle,
+    }
 
 
 def _mirrored(
