@@ -68,6 +68,8 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--swap-share", "1.5"], "swap_share must be above 0 and at most 1, got 1.5"),
         (["--w-swap", "1", "--batch-size", "1"], "w_swap: a swap needs two films"),
         (["--w-between", "1", "--batch-size", "1"], "w_between: a swap needs two films"),
+        (["--w-looks", "1", "--accumulate", "2"], "w_looks: a swap needs two films, and the whole batch at once"),
+        (["--looks-steps", "0"], "looks_steps must be at least 1, got 0"),
         (["--decoder-only"], "decoder_only: without init there is no encoder to keep"),
         (["--between-middle", "0.5"], "between_middle: there are no points between without w_between"),
         (["--w-mirror", "1", "--accumulate", "2"], "w_mirror: looks at the whole batch at once"),

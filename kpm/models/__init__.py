@@ -46,6 +46,7 @@ Beneath them:
 
 - `layers`: convolutions whose bias gradient is cheap
 - `training_swaps`: latents of films with a part of another film, as a training sees them
+- `looks`: what a frame looks like whatever moves in it, by which a training tells whose look a swap has
 - `similar_motion`: which film of a batch moves most like another, and films with the motion of such a one
 - `widening`: a larger decoder that begins where a smaller one is
 - `shared_batch`: layers that see a batch which several processes share

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kpm.models import koopman, shared_batch
 from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
 from kpm.models.similar_motion import lend_motion
-from kpm.models.training_swaps import swap_with_next
+from kpm.models.training_swaps import SwapPlan, Swaps, swap_with_next
 from kpm.solvers import Split, checks
 
 Scope = Literal["batch", "sequence"]
@@ -71,6 +71,7 @@ class Output(NamedTuple):
 
     `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
     the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
+    `drawn` ``(k, t, c, h, w)`` are these frames, and `looks_like` ``(k,)`` the films whose static part is in them.
     `between` are frames of the same films with a part from between two others, and `ends` ``(2, n, t, c, h, w)`` with
     that part of either. `mirrored` ``(m, t, c, h, w)`` are frames of some films' looks with the motion of others, and
     `mirror_images` these others. `borrowed` ``(k, t, c, h, w)`` are frames of the films `borrowers` with the dynamic
@@ -85,6 +86,8 @@ class Output(NamedTuple):
     eigenvalues: Tensor
     swapped: Tensor | None = None
     returned: Tensor | None = None
+    drawn: Tensor | None = None
+    looks_like: Tensor | None = None
     between: Tensor | None = None
     ends: Tensor | None = None
     mirrored: Tensor | None = None
@@ -197,12 +200,7 @@ class KoopmanAutoencoder(nn.Module):
         self,
         frames: Tensor,
         predictions: int | None = None,
-        swaps: int = 0,
-        channels: bool = False,
-        between: bool = False,
-        middle: float = 0.0,
-        motion: float = 0.5,
-        returns: bool = True,
+        swaps: SwapPlan | None = None,
         static_map: Tensor | None = None,
         mirrored: Tensor | None = None,
         mirror_images: Tensor | None = None,
@@ -216,21 +214,8 @@ class KoopmanAutoencoder(nn.Module):
             ``(n, t, c, 64, 64)`` in [0, 1].
         predictions : int, optional
             The prediction is decoded for so many films only, the first: decoding costs more than all the rest.
-        swaps : int
-            So many films, the first, are also decoded after swaps and encoded again. In turns a film takes the static
-            and the dynamic part of a partner, one of the next two films (`kpm.models.training_swaps`).
-        channels : bool
-            Whether every other pair of these films takes the dynamic part and a random half of the channels of the
-            static part, as a factorial swap does.
-        between : bool
-            Whether they are also decoded with the part of the other of the two, and with one from between the two.
-        middle : float
-            Such a share of the points between is from about half-way.
-        motion : float
-            Such a share of swaps takes the dynamic part, the others the static part.
-        returns : bool
-            Whether swaps are encoded again. If not, nothing is learnt from those with a part of one film: they only
-            show what the point between should be decoded as, and get no gradient.
+        swaps : SwapPlan, optional
+            Films that are also decoded after swaps, and what is done with these (`kpm.models.training_swaps`).
         static_map : Tensor, optional
             ``(K, K)``, of latents to their static part, instead of the operator of these few films
             (`kpm.models.parts.static_map`).
@@ -243,19 +228,20 @@ class KoopmanAutoencoder(nn.Module):
         """
         if predictions is not None and not 1 <= predictions <= len(frames):
             raise ValueError(f"predictions: expected 1 to {len(frames)} films, got {predictions}")
-        if swaps and not (1 <= swaps <= len(frames) and len(frames) > 1):
-            raise ValueError(f"swaps: expected at most {len(frames)} films, of at least 2, got {swaps}")
+        if swaps and not (1 <= swaps.films <= len(frames) and len(frames) > 1):
+            raise ValueError(f"swaps: expected at most {len(frames)} films, of at least 2, got {swaps.films}")
         images = frames[:0] if mirror_images is None else mirror_images
         z, seen = self.encode(torch.cat([frames, images])).split([len(frames), len(images)])
         together = self.shared and self.training and self.config.scope == "batch"
         with torch.autocast(frames.device.type, enabled=False):
             predicted, eigenvalues = koopman.predict(z, self.config.scope, shared_batch.whole(z) if together else None)
+        swapped = self._swapped(z, swaps, static_map) if swaps else None
+        # What is only the wanted picture of a point between is decoded below, without a gradient.
+        seen_again = swaps is not None and (swaps.returns or swaps.looks)
         extra: list[Tensor] = []
-        if swaps:
-            with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-                drawn = swap_with_next(*self._parts(z, static_map), swaps, channels, middle, motion)
-            *ends, point = (x.to(z.dtype) for x in drawn)
-            extra = (ends[: 1 + between] if returns else []) + ([point] if between else [])
+        if swaps and swapped:
+            extra += [swapped.nearer, swapped.other][: 1 + swaps.between] if seen_again else []
+            extra += [swapped.between] if swaps.between else []
         latents = [self._spoilt(z), predicted[:predictions], *extra]
         lent = None
         if len(images) or borrowing:
@@ -269,15 +255,24 @@ class KoopmanAutoencoder(nn.Module):
             *after, looks, borrowed = after
             output = output._replace(mirrored=looks, mirror_images=images) if len(images) else output
             output = output._replace(borrowed=borrowed, borrowers=lent.borrowers) if len(borrowed) else output
-        if after and returns:
-            output = output._replace(swapped=extra[0], returned=self.encode(after[0]))
-        if after and between:
+        if swaps and swapped and seen_again:
+            output = output._replace(swapped=swapped.nearer.detach(), drawn=after[0], looks_like=swapped.looks_like)
+            output = output._replace(returned=self.encode(after[0])) if swaps.returns else output
+        if swaps and swapped and swaps.between:
             *whole, blend = after
-            if not returns:
+            if not seen_again:
                 with torch.no_grad():
-                    whole = [*self.decode(torch.cat(ends)).chunk(2)]
+                    whole = [*self.decode(torch.cat([swapped.nearer, swapped.other])).chunk(2)]
             output = output._replace(ends=torch.stack(whole).detach(), between=blend)
         return output
+
+    def _swapped(self, z: Tensor, plan: SwapPlan, static_map: Tensor | None) -> Swaps:
+        """Swaps of latents in their precision; a gradient runs through those that are looked at, and no others."""
+        learns = torch.set_grad_enabled(plan.looks and torch.is_grad_enabled())
+        with learns, torch.autocast(z.device.type, enabled=False):
+            swaps = swap_with_next(*self._parts(z, static_map), plan)
+        nearer, other, between = (x.to(z.dtype) for x in swaps[:3])
+        return Swaps(nearer, other.detach(), between.detach(), swaps.looks_like)
 
     def _parts(self, z: Tensor, static_map: Tensor | None) -> tuple[Tensor, Tensor]:
         if static_map is None:

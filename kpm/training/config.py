@@ -64,7 +64,7 @@ class TrainConfig:
     """Weight of the swap loss (not in the thesis): films with a partner's static or dynamic part are decoded and
     encoded again, and both parts have to come back. In one process, without --accumulate."""
     swap_share: float = 0.25
-    """Share of a batch that is swapped for this loss and the next."""
+    """Share of a batch that is swapped for this loss and the next two."""
     swap_motion: float = 0.5
     """Such a share of these swaps takes the partner's dynamic part, the others its static part."""
     w_between: float = 0.0
@@ -75,6 +75,12 @@ class TrainConfig:
     between_pixels: float = 0.0
     """In such a share of this loss every pixel is to be that of one of the two, the nearer in its colour, instead of
     the whole film."""
+    w_looks: float = 0.0
+    """Weight of a loss on these swaps (not in the thesis): a swap has to look like the film whose static part it has,
+    by a network that learns beforehand, without labels, what frames of one film have in common. Not for the swaps of
+    `swap_channels`. In one process, without --accumulate."""
+    looks_steps: int = 2000
+    """Steps that this network learns for."""
     w_mirror: float = 0.0
     """Weight of a loss on films that are mirror images of each other (not in the thesis): the look of the one with the
     motion of the other is to be decoded as the other. In one process, without --accumulate."""
@@ -127,7 +133,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         pick("method", self.method, METHODS)
-        for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size"):
+        for name in ("latent_dim", "hidden_dim", "static_size", "width", "epochs", "batch_size", "looks_steps"):
             _bounds(self, name, 1)
         for name in ("warmup_steps", "patience", "seed"):
             _bounds(self, name, 0)
@@ -163,7 +169,7 @@ class TrainConfig:
             raise UserError("turn_axes: there is nothing to turn without axes and init")
         if self.decoder_only and not self.init:
             raise UserError("decoder_only: without init there is no encoder to keep")
-        for name in ("w_swap", "w_between"):
+        for name in ("w_swap", "w_between", "w_looks"):
             if getattr(self, name) and (self.accumulate > 1 or self.batch_size < 2):
                 raise UserError(f"{name}: a swap needs two films, and the whole batch at once (no accumulate)")
         for name in ("between_middle", "between_pixels"):

@@ -17,12 +17,15 @@ from kpm.datasets.base import SequenceDataset
 from kpm.errors import UserError
 from kpm.models.channel_basis import independent_basis, turn
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder
+from kpm.models.looks import Looks
 from kpm.models.parts import static_map
 from kpm.models.shared_batch import share_batch
+from kpm.models.training_swaps import SwapPlan
 from kpm.models.widening import widen
 from kpm.solvers.checks import NotFinite
 from kpm.training import checkpoint, hardware
 from kpm.training.config import TrainConfig, command
+from kpm.training.looks import learn_looks
 from kpm.training.losses import NonFiniteLoss, check_finite, koopman_losses
 from kpm.training.mirror_images import find_mirror_images, some_with
 from kpm.training.run_folder import RunFolder, about
@@ -99,7 +102,7 @@ def train(
     for name in ("w_mirror", "w_borrowed", "decoder_only"):
         if getattr(config, name) and team.size > 1:
             raise UserError(f"{name}: needs one process, there are {team.size}")
-    for name in ("w_swap", "w_between"):
+    for name in ("w_swap", "w_between", "w_looks"):
         if getattr(config, name) and (team.size > 1 or batch < 2):
             raise UserError(f"{name}: needs one process and two films, there are {team.size} and {batch}")
     if where.type == "cpu":
@@ -138,13 +141,15 @@ def train(
         # The encoder stays what it is, so the operator of all films is known, and need not be guessed from a batch.
         known = static_map(model, train_data) if config.decoder_only else None
         run.begin(state.step)
+        started = saved = time.monotonic()
+        looks = _looks(config, run, train_data, progress_bar) if config.w_looks else None
+        aids = [Aids(found, known, looks) for found in twins]
 
         machine = environment.report({"train": config.seed}) if team.first else None
         per_epoch = len(train_data) // batch
         validate_every = per_epoch * config.validate_every
         total = config.steps or config.epochs * per_epoch
         log_every = 10 if total > 500 else 1
-        started, saved = time.monotonic(), time.monotonic()
         wall_before = state.wall_s
         title = f"{config.method} ({state.precision})"
         bar = tqdm(total=total, initial=state.step, unit="step", disable=not (progress_bar and team.first), desc=title)
@@ -172,7 +177,7 @@ def train(
 
                 model.learn(config.decoder_only)
                 try:
-                    terms = gradients(net, train_data, index, config, team, state.precision, twins[0], known)
+                    terms = gradients(net, train_data, index, config, team, state.precision, aids[0])
                 except NotFinite as error:  # the solvers refuse latents that are not finite
                     raise NonFiniteLoss(f"step {state.step}: {error}") from error
                 values = check_finite(terms, f"step {state.step}")
@@ -196,7 +201,7 @@ def train(
                 # At regular steps, at the end, and once early so that a broken run shows.
                 regular = state.step % validate_every == 0
                 if regular or state.step == total or state.step == min(100, validate_every // 2):
-                    scores = validate(mean, validation_data, config, state.precision, team, twins[1], known)
+                    scores = validate(mean, validation_data, config, state.precision, team, aids[1])
                     if regular:  # the schedule sees what it would see if the run were longer
                         plateau.step(scores["loss"])
                     elapsed = wall_before + time.monotonic() - started
@@ -224,6 +229,35 @@ def train(
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Aids:
+    """What was found out about all films before training and helps a step.
+
+    Attributes
+    ----------
+    twins : Tensor, optional
+        Numbers of the mirror images of the films of a split.
+    static_map : Tensor, optional
+        Of latents to their static parts, if it is known for all films.
+    looks : Looks, optional
+        Says which film a swap looks like.
+    """
+
+    twins: Tensor | None = None
+    static_map: Tensor | None = None
+    looks: Looks | None = None
+
+
+def _looks(config: TrainConfig, run: RunFolder, data: SequenceDataset, progress_bar: bool) -> Looks:
+    """The run's `Looks`: learnt when it begins, and the same when it goes on."""
+    path = run.folder / "looks.safetensors"
+    if not path.is_file():
+        checkpoint.save(path, learn_looks(data, config.looks_steps, config.seed, progress_bar).state_dict(), {})
+    looks = Looks(data.shape[1])
+    looks.load_state_dict(checkpoint.read(path)[0])
+    return looks.to(next(iter(data.factors.values())).device).eval().requires_grad_(False)
+
+
 def gradients(
     net: nn.Module,
     data: SequenceDataset,
@@ -231,39 +265,38 @@ def gradients(
     config: TrainConfig,
     team: Team,
     precision: str,
-    twins: Tensor | None = None,
-    known: Tensor | None = None,
+    aids: Aids = Aids(),
 ) -> dict[str, Tensor]:
-    """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms.
-
-    `twins` are the numbers of mirror images, if they are looked at; `known` is the map of latents to static parts, if
-    it is that of all films.
-    """
+    """Backward passes of one step, on the sequences `index` of all processes; returns the loss terms."""
     total: dict[str, Tensor] = {}
     for rows, weight, context in team.shares(net, index, config.accumulate):
         with context:
             frames = data.to_float(data[rows], _dtype(precision))
             with _autocast(frames, precision):
                 decoded = math.ceil(config.prediction_share * len(frames))
-                swaps = math.ceil(config.swap_share * len(frames)) if config.w_swap or config.w_between else 0
-                how = _after_swaps(config, known) | _mirrored(data, rows, twins, config.mirror_share, frames)
+                swaps = _swaps(config, math.ceil(config.swap_share * len(frames)))
+                mirrored = _mirrored(data, rows, aids.twins, config.mirror_share, frames)
                 borrowing = math.ceil(config.borrowed_share * len(frames)) if config.w_borrowed else 0
-                output = net(frames, decoded, swaps, borrowing=borrowing, **how)
-            terms = {name: weight * term for name, term in koopman_losses(output, frames, config).items()}
+                output = net(frames, decoded, swaps, aids.static_map, borrowing=borrowing, **mirrored)
+            terms = koopman_losses(output, frames, config, aids.looks)
+            terms = {name: weight * term for name, term in terms.items()}
             team.fabric.backward(sum(terms.values()))
         total = {name: term.detach() + total.get(name, 0) for name, term in terms.items()}
     return team.mean(total)
 
 
-def _after_swaps(config: TrainConfig, known: Tensor | None) -> dict[str, Any]:
-    return {
-        "static_map": known,
-        "motion": config.swap_motion,
-        "channels": config.swap_channels,
-        "returns": config.w_swap > 0,
-        "between": config.w_between > 0,
-        "middle": config.between_middle,
-    }
+def _swaps(config: TrainConfig, films: int) -> SwapPlan | None:
+    if not (config.w_swap or config.w_between or config.w_looks):
+        return None
+    return SwapPlan(
+        films=films,
+        channels=config.swap_channels,
+        motion=config.swap_motion,
+        middle=config.between_middle,
+        returns=config.w_swap > 0,
+        between=config.w_between > 0,
+        looks=config.w_looks > 0,
+    )
 
 
 def _mirrored(
@@ -321,8 +354,7 @@ def validate(
     config: TrainConfig,
     precision: str = "32-true",
     team: Team | None = None,
-    twins: Tensor | None = None,
-    known: Tensor | None = None,
+    aids: Aids = Aids(),
 ) -> dict[str, float]:
     """Losses and reconstruction MSE on held-out sequences: the first `validation_sequences` of a fixed order.
 
@@ -341,11 +373,11 @@ def validate(
         for index, count in batches:
             frames = data.to_float(data[index.to(next(model.parameters()).device)], _dtype(precision))
             with _autocast(frames, precision):
-                swaps = len(frames) if (config.w_swap or config.w_between) and len(frames) > 1 else 0
-                how = _after_swaps(config, known) | _mirrored(data, index, twins, 1.0, frames)
+                swaps = _swaps(config, len(frames)) if len(frames) > 1 else None
+                mirrored = _mirrored(data, index, aids.twins, 1.0, frames)
                 borrowing = len(frames) if config.w_borrowed else 0
-                output = model(frames, None, swaps, borrowing=borrowing, **how)
-            terms = koopman_losses(output, frames, config)
+                output = model(frames, None, swaps, aids.static_map, borrowing=borrowing, **mirrored)
+            terms = koopman_losses(output, frames, config, aids.looks)
             terms["mse"] = torch.nn.functional.mse_loss(output.reconstruction.to(frames.dtype), frames)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term * count

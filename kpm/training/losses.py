@@ -8,10 +8,14 @@ from torch import Tensor
 
 from kpm.models import koopman
 from kpm.models.koopman_autoencoder import Output
+from kpm.models.looks import Looks
 from kpm.training.config import TrainConfig
+from kpm.training.looks import looks_loss
 
 
-def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+def koopman_losses(
+    output: Output, frames: Tensor, config: TrainConfig, looks: Looks | None = None
+) -> dict[str, Tensor]:
     """Weighted loss terms by name; their sum is what is minimised.
 
     Parameters
@@ -22,6 +26,8 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         ``(n, t, c, h, w)`` in [0, 1].
     config : TrainConfig
         Weights, static size and threshold.
+    looks : Looks, optional
+        Says which film a swap looks like, where that counts.
     """
     later = frames[: len(output.prediction)]
     static, dynamic = koopman.spectral_loss(output.eigenvalues, config.static_size, config.threshold, config.latent_dim)
@@ -36,8 +42,10 @@ def koopman_losses(output: Output, frames: Tensor, config: TrainConfig) -> dict[
         films = [(output.reconstruction, frames), (output.prediction, later)][: 2 if config.w_prediction else 1]
         errors = [F.l1_loss(decoded.to(frames.dtype), film) for decoded, film in films]
         terms["absolute"] = config.w_absolute * sum(errors) / len(errors)
-    if output.swapped is not None:
+    if output.returned is not None:
         terms["swap"] = config.w_swap * swap_loss(output)
+    if looks is not None and output.drawn is not None:
+        terms["looks"] = config.w_looks * looks_loss(output, frames, looks)
     pixels = config.w_reconstruction, config.w_absolute
     if output.between is not None:
         terms["between"] = config.w_between * between_loss(output, *pixels, config.between_pixels)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kpm.models.training_swaps import swap_with_next
+from kpm.models.training_swaps import SwapPlan, swap_with_next
 
 
 @pytest.mark.parametrize("channels", [False, True])
@@ -12,7 +12,7 @@ def test_parts_are_those_of_the_next_two_films_or_between_them(channels):
     static = torch.randn(7, 1, 5, generator=draw, dtype=torch.float64).expand(7, 8, 5)
     dynamic = torch.randn(7, 8, 5, generator=draw, dtype=torch.float64)
     torch.manual_seed(3)
-    nearer, other, between = swap_with_next(static, dynamic, 6, channels)
+    nearer, other, between, looks_like = swap_with_next(static, dynamic, SwapPlan(6, channels))
     firsts = 0
     for i in range(6):
         follow = [(i + 1) % 7, (i + 2) % 7]
@@ -33,6 +33,8 @@ def test_parts_are_those_of_the_next_two_films_or_between_them(channels):
         firsts += near == 0
         torch.testing.assert_close(nearer[i], own + taken[near])
         torch.testing.assert_close(other[i], own + taken[1 - near])
+        whose = -1 if channels and i % 4 > 1 else follow[near] if i % 2 == 0 else i
+        assert looks_like[i] == whose
     assert 0 < firsts < 6
 
 
@@ -41,7 +43,7 @@ def test_a_share_of_the_points_between_is_from_about_half_way(middle):
     static, dynamic = torch.zeros(4001, 1, 1, dtype=torch.float64), torch.zeros(4001, 1, 1, dtype=torch.float64)
     static[1::3], dynamic[1::3] = 1, 1  # of three films that follow each other one is 1, the others 0
     torch.manual_seed(1)
-    swaps = swap_with_next(static, dynamic, 4000, middle=middle)
+    swaps = swap_with_next(static, dynamic, SwapPlan(4000, middle=middle))
     between = swaps.between - torch.stack([swaps.nearer, swaps.other]).amin(0)
     apart = (swaps.nearer != swaps.other).flatten()
     share = between.flatten()[apart]  # of the way, seen from one of the two ends
@@ -53,7 +55,7 @@ def test_a_share_of_the_points_between_is_from_about_half_way(middle):
 def test_a_share_of_swaps_takes_the_dynamic_part(motion, wanted):
     torch.manual_seed(1)
     static, dynamic = torch.randn(2, 11, 4, 3, dtype=torch.float64)
-    nearer = swap_with_next(static, dynamic, 10, motion=motion).nearer
+    nearer = swap_with_next(static, dynamic, SwapPlan(10, motion=motion)).nearer
     looks = (nearer - static[:10]).flatten(1)
     taken = [bool(((row - dynamic.flatten(1)).norm(dim=1) < 1e-9).any()) for row in looks]
     assert sum(taken) == wanted

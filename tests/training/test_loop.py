@@ -239,8 +239,8 @@ def test_a_non_finite_loss_names_step_and_term_and_keeps_the_checkpoint(data, tm
     calls = []
     honest = loop.koopman_losses
 
-    def spoiled(output, frames, config):
-        terms = honest(output, frames, config)
+    def spoiled(output, frames, config, looks):
+        terms = honest(output, frames, config, looks)
         calls.append(1)
         return terms | {"prediction": terms["prediction"] / 0} if len(calls) == 3 else terms
 
@@ -255,9 +255,9 @@ def test_a_share_of_the_predictions_is_decoded_in_training_and_all_in_validation
 
     honest, seen = loop.koopman_losses, []
 
-    def watched(output, frames, config):
+    def watched(output, frames, config, looks):
         seen.append((len(output.prediction), len(frames)))
-        return honest(output, frames, config)
+        return honest(output, frames, config, looks)
 
     monkeypatch.setattr(loop, "koopman_losses", watched)
     run(small(steps=2, prediction_share=0.3), tmp_path / "run", data)
@@ -276,10 +276,10 @@ def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, t
 
     honest, seen = loop.koopman_losses, []
 
-    def watched(output, frames, config):
+    def watched(output, frames, config, looks):
         assert len(output.swapped) == len(output.between)
         seen.append((len(output.swapped), len(frames)))
-        return honest(output, frames, config)
+        return honest(output, frames, config, looks)
 
     monkeypatch.setattr(loop, "koopman_losses", watched)
     result = run(small(steps=2, w_swap=0.1, w_between=0.1, swap_share=0.3), tmp_path / "run", data)
@@ -294,10 +294,10 @@ def test_films_that_are_mirror_images_of_each_other_are_looked_at(data, tmp_path
 
     honest, seen = loop.koopman_losses, []
 
-    def watched(output, frames, config):
+    def watched(output, frames, config, looks):
         images = output.mirror_images
         seen.append((0 if images is None else len(images), len(frames)))
-        return honest(output, frames, config)
+        return honest(output, frames, config, looks)
 
     monkeypatch.setattr(loop, "koopman_losses", watched)
     both_ways = [with_mirror_images(d, n) for d, n in zip(data, (16, 4))]
@@ -382,8 +382,8 @@ def test_non_finite_gradients_are_caught_too(data, tmp_path, monkeypatch):
 
     honest = loop.koopman_losses
 
-    def spoiled(output, frames, config):
-        terms = honest(output, frames, config)
+    def spoiled(output, frames, config, looks):
+        terms = honest(output, frames, config, looks)
         zero = output.latents.sum() * 0
         return terms | {"prediction": terms["prediction"] + zero.sqrt()}  # value 0, slope infinite times 0
 

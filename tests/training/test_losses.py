@@ -8,7 +8,7 @@ import torch
 
 from kpm.models import koopman
 from kpm.models.koopman_autoencoder import KoopmanAutoencoder, Output
-from kpm.models.training_swaps import swap_with_next
+from kpm.models.training_swaps import SwapPlan, swap_with_next
 from kpm.training.config import TrainConfig, preset
 from kpm.training.losses import between_loss, koopman_losses, likeness_loss, swap_loss
 from kpm.training.schedule import Plateau, average, ema_decay
@@ -166,7 +166,7 @@ def test_without_return_the_ends_are_decoded_without_gradient():
     outputs = []
     for returns in (True, False):
         torch.manual_seed(2)
-        outputs.append(model(frames, 2, swaps=4, between=True, returns=returns))
+        outputs.append(model(frames, 2, SwapPlan(4, between=True, returns=returns)))
     there, here = outputs
     assert here.swapped is None and here.returned is None and there.returned is not None
     for name in ("reconstruction", "prediction", "between", "ends"):
@@ -174,7 +174,7 @@ def test_without_return_the_ends_are_decoded_without_gradient():
     assert here.between.requires_grad and not here.ends.requires_grad
     terms = koopman_losses(here, frames, dataclasses.replace(small("skd"), w_between=2.0))
     assert "swap" not in terms and terms["between"] > 0
-    assert model(frames, 2, swaps=4, returns=False).between is None
+    assert model(frames, 2, SwapPlan(4, returns=False)).between is None
 
 
 def test_swaps_by_a_map_that_is_given():
@@ -185,10 +185,10 @@ def test_swaps_by_a_map_that_is_given():
     given = torch.rand(9, 9, dtype=torch.float64)
     which, images = torch.tensor([1, 4]), torch.rand(2, 8, 3, 64, 64, dtype=torch.float64)
     torch.manual_seed(2)
-    output = model(frames, 2, swaps=4, between=True, static_map=given, mirrored=which, mirror_images=images)
+    output = model(frames, 2, SwapPlan(4, between=True), given, mirrored=which, mirror_images=images)
     z, seen = model.encode(frames), model.encode(images)
     torch.manual_seed(2)
-    nearer = swap_with_next(z @ given, z - z @ given, 4).nearer
+    nearer = swap_with_next(z @ given, z - z @ given, SwapPlan(4)).nearer
     torch.testing.assert_close(output.swapped, nearer)
     torch.testing.assert_close(output.mirrored, model.decode(z[which] @ given + seen - seen @ given))
 
@@ -201,10 +201,10 @@ def test_what_is_decoded_after_swaps(method, channels):
     model = KoopmanAutoencoder(config.model()).double().eval()
     frames = torch.rand(6, 8, 3, 64, 64, dtype=torch.float64)
     torch.manual_seed(2)
-    output = model(frames, 2, swaps=4, channels=channels, between=True)
+    output = model(frames, 2, SwapPlan(4, channels, between=True))
     torch.manual_seed(2)
     parts = model.split(frames)
-    nearer, other, between = swap_with_next(parts.static, parts.dynamic, 4, channels)
+    nearer, other, between, _ = swap_with_next(parts.static, parts.dynamic, SwapPlan(4, channels))
     torch.testing.assert_close(output.swapped, nearer)
     torch.testing.assert_close(output.ends, torch.stack([model.decode(nearer), model.decode(other)]))
     torch.testing.assert_close(output.between, model.decode(between))
@@ -221,7 +221,7 @@ def test_what_is_decoded_after_swaps(method, channels):
     torch.testing.assert_close(terms["swap"], 3 * swap_loss(output))
     torch.testing.assert_close(terms["between"], 2 * between_loss(output, config.w_reconstruction, 5.0))
     torch.manual_seed(2)
-    without = model(frames, 2, swaps=4, channels=channels)
+    without = model(frames, 2, SwapPlan(4, channels))
     torch.testing.assert_close(without.returned, output.returned)
     assert "between" not in koopman_losses(without, frames, config)
     plain = model(frames, 2)
@@ -229,7 +229,7 @@ def test_what_is_decoded_after_swaps(method, channels):
     assert "swap" not in koopman_losses(plain, frames, config)
     for films, wrong in ((frames, 7), (frames, -1), (frames[:1], 1)):
         with pytest.raises(ValueError, match=f"swaps: .*, got {wrong}"):
-            model(films, swaps=wrong)
+            model(films, swaps=SwapPlan(wrong))
 
 
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
@@ -286,7 +286,7 @@ def test_mirror_images_change_nothing_else():
     outputs = []
     for mirrored in ({}, {"mirrored": torch.tensor([0, 3]), "mirror_images": frames[6:]}):
         torch.manual_seed(2)
-        outputs.append(model(frames[:6], 2, swaps=4, between=True, **mirrored)._asdict())
+        outputs.append(model(frames[:6], 2, SwapPlan(4, between=True), **mirrored)._asdict())
     assert outputs[0].pop("mirrored") is outputs[0].pop("mirror_images") is None
     assert len(outputs[1].pop("mirrored")) == len(outputs[1].pop("mirror_images")) == 2
     torch.testing.assert_close(*outputs)

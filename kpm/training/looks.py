@@ -1,0 +1,114 @@
+"""Learn what is the same in all frames of a film, without labels, and hold swaps to it.
+
+Nothing in the losses of the thesis says that what never changes belongs in the static part. If the dynamic part tells
+it, too, a film that takes the motion of another takes its shape along, and the latents of that swap come back as they
+were. A network that was taught by contrast (van den Oord et al., "Representation learning with contrastive predictive
+coding", 2018; Chen et al., "A simple framework for contrastive learning", ICML 2020) to tell frames of one film from
+those of others sees the difference.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kpm.datasets.base import SequenceDataset
+from kpm.errors import UserError
+from kpm.models.koopman_autoencoder import Output
+from kpm.models.looks import Looks
+
+_FILMS = 96  # per step
+_RATE, _TEMPERATURE = 1e-3, 0.1
+_SHIFT, _ZOOM = 0.4, 0.35  # of half a side, and of a logarithm
+_CONTRAST, _NOISE = 0.3, 0.25
+
+
+def learn_looks(data: SequenceDataset, steps: int, seed: int, progress_bar: bool = False) -> Looks:
+    """A `Looks` for films, in eval mode and without gradients.
+
+    Each step takes a frame each of many films, and another frame of each: by its vector every frame shall find the one
+    of the same film among all. The frames are shifted, zoomed, blurred, changed in contrast and noisy, so that neither
+    where something is nor how large tells one film from another, and no fine pattern does that a decoder could add.
+
+    Parameters
+    ----------
+    data : SequenceDataset
+        At least two films of at least two frames.
+    steps : int
+        2000 are four minutes on one core.
+    seed : int
+        Of weights, films and what is done to frames; the state of the random generators is left as it was.
+    progress_bar : bool
+
+    Raises
+    ------
+    UserError
+        For too few films or frames.
+    """
+    n, t = min(_FILMS, len(data)), data.shape[0]
+    if n < 2 or t < 2:
+        raise UserError(f"w_looks: needs two films of two frames each, {data.name!r} has {len(data)} of {t}")
+    where = next(iter(data.factors.values())).device
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        looks = Looks(data.shape[1]).to(where)
+        optimizer = torch.optim.Adam(looks.parameters(), _RATE, fused=True)
+        own = torch.arange(n, device=where)
+        for step in tqdm(range(steps), desc="looks", unit="step", disable=not progress_bar):
+            for group in optimizer.param_groups:  # falls to zero over the last third
+                group["lr"] = _RATE * min(1.0, 3 * (steps - step) / steps)
+            films = data.to_float(data[torch.randint(len(data), (n,), device=where)])
+            first = torch.randint(t, (n,), device=where)
+            second = (first + torch.randint(1, t, (n,), device=where)) % t
+            frames = spoil(torch.cat([films[own, first], films[own, second]]))
+            with torch.autocast(where.type, torch.bfloat16):
+                one, other = looks(frames).chunk(2)
+            likeness = one @ other.T / _TEMPERATURE
+            loss = F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return looks.eval().requires_grad_(False)
+
+
+def spoil(frames: Tensor) -> Tensor:
+    """Frames ``(m, c, h, w)`` in [0, 1], each shifted, zoomed, and with its own blur, contrast and noise, at random."""
+    m = len(frames)
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * frames.new_empty(m, 1, 1, 1).uniform_()
+
+    where = frames.new_zeros(m, 2, 3)
+    where[:, 0, 0] = where[:, 1, 1] = draw(-_ZOOM, _ZOOM).exp().flatten()
+    where[:, :, 2] = frames.new_empty(m, 2).uniform_(-_SHIFT, _SHIFT)
+    grid = F.affine_grid(where, list(frames.shape), align_corners=False)
+    frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    frames = torch.where(draw(0, 1) < 0.5, frames, F.avg_pool2d(frames, 3, 1, 1))
+    frames = 0.5 + (frames - 0.5) * draw(1 - _CONTRAST, 1 + _CONTRAST)
+    frames = frames + torch.randn_like(frames) * draw(0, _NOISE)
+    return frames.contiguous(memory_format=torch.channels_last)
+
+
+def looks_loss(output: Output, frames: Tensor, looks: Looks) -> Tensor:
+    """How unlike the films that they should look like swaps are: 1 less the cosine, mean over their frames.
+
+    A swap should look like the film whose static part it has, whatever its motion.
+
+    Parameters
+    ----------
+    output : Output
+        Of `KoopmanAutoencoder` on `frames`, with `drawn` and `looks_like`.
+    frames : Tensor
+        ``(n, t, c, 64, 64)`` in [0, 1].
+    looks : Looks
+        In eval mode.
+    """
+    assert output.drawn is not None and output.looks_like is not None
+    some = (output.looks_like >= 0).nonzero().flatten()
+    shown = spoil(output.drawn[some].float().flatten(0, 1))
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=output.drawn.dtype == torch.bfloat16):
+        seen = looks(shown).unflatten(0, (len(some), frames.shape[1]))
+        wanted = looks.of_films(frames)[output.looks_like[some]]
+    return 1 - (seen * wanted[:, None]).sum(-1).mean()
