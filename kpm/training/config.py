@@ -81,6 +81,8 @@ class TrainConfig:
     `swap_channels`. In one process, without --accumulate."""
     looks_steps: int = 2000
     """Steps that this network learns for."""
+    looks_colour_blind: float = 0.0
+    """Such a share of films is shown to it without their colours, for films whose colours say all there is to say."""
     w_mirror: float = 0.0
     """Weight of a loss on films that are mirror images of each other (not in the thesis): the look of the one with the
     motion of the other is to be decoded as the other. In one process, without --accumulate."""
@@ -152,7 +154,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("between_middle", "between_pixels", "swap_motion"):
+        for name in ("between_middle", "between_pixels", "swap_motion", "looks_colour_blind"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("dropout", "ema"):

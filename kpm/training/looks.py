@@ -9,6 +9,8 @@ those of others sees the difference.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +27,9 @@ _SHIFT, _ZOOM = 0.4, 0.35  # of half a side, and of a logarithm
 _CONTRAST, _NOISE = 0.3, 0.25
 
 
-def learn_looks(data: SequenceDataset, steps: int, seed: int, progress_bar: bool = False) -> Looks:
+def learn_looks(
+    data: SequenceDataset, steps: int, seed: int, colour_blind: float = 0.0, progress_bar: bool = False
+) -> Looks:
     """A `Looks` for films, in eval mode and without gradients.
 
     Each step takes a frame each of many films, and another frame of each: by its vector every frame shall find the one
@@ -40,6 +44,9 @@ def learn_looks(data: SequenceDataset, steps: int, seed: int, progress_bar: bool
         2000 are four minutes on one core.
     seed : int
         Of weights, films and what is done to frames; the state of the random generators is left as it was.
+    colour_blind : float
+        Such a share of the films is shown without its colours, and told apart by itself: where colours say all, nothing
+        else would be learnt.
     progress_bar : bool
 
     Raises
@@ -56,21 +63,30 @@ def learn_looks(data: SequenceDataset, steps: int, seed: int, progress_bar: bool
         looks = Looks(data.shape[1]).to(where)
         optimizer = torch.optim.Adam(looks.parameters(), _RATE, fused=True)
         own = torch.arange(n, device=where)
+        blind = own < math.ceil(colour_blind * n)
         for step in tqdm(range(steps), desc="looks", unit="step", disable=not progress_bar):
             for group in optimizer.param_groups:  # falls to zero over the last third
                 group["lr"] = _RATE * min(1.0, 3 * (steps - step) / steps)
             films = data.to_float(data[torch.randint(len(data), (n,), device=where)])
             first = torch.randint(t, (n,), device=where)
             second = (first + torch.randint(1, t, (n,), device=where)) % t
-            frames = spoil(torch.cat([films[own, first], films[own, second]]))
+            pair = torch.cat([films[own, first], films[own, second]])
+            frames = spoil(without_colours(pair, blind.repeat(2)) if colour_blind else pair)
             with torch.autocast(where.type, torch.bfloat16):
                 one, other = looks(frames).chunk(2)
-            likeness = one @ other.T / _TEMPERATURE
+            likeness = (one @ other.T / _TEMPERATURE).masked_fill(blind != blind[:, None], -torch.inf)
             loss = F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return looks.eval().requires_grad_(False)
+
+
+def without_colours(frames: Tensor, which: Tensor) -> Tensor:
+    """Frames ``(m, c, h, w)``, those `which` ``(m,)`` in grey: each a random mixture of its colours."""
+    weights = F.normalize(torch.randn_like(frames[:, :, :1, :1]), dim=1)
+    grey = 0.5 + ((frames - 0.5) * weights).sum(1, keepdim=True)
+    return torch.where(which.view(-1, 1, 1, 1), grey, frames)
 
 
 def spoil(frames: Tensor) -> Tensor:
@@ -91,7 +107,7 @@ def spoil(frames: Tensor) -> Tensor:
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def looks_loss(output: Output, frames: Tensor, looks: Looks) -> Tensor:
+def looks_loss(output: Output, frames: Tensor, looks: Looks, colour_blind: float = 0.0) -> Tensor:
     """How unlike the films that they should look like swaps are: 1 less the cosine, mean over their frames.
 
     A swap should look like the film whose static part it has, whatever its motion.
@@ -104,11 +120,17 @@ def looks_loss(output: Output, frames: Tensor, looks: Looks) -> Tensor:
         ``(n, t, c, 64, 64)`` in [0, 1].
     looks : Looks
         In eval mode.
+    colour_blind : float
+        Such a share of the swaps is looked at without colours, and so is the film that each should look like.
     """
     assert output.drawn is not None and output.looks_like is not None
     some = (output.looks_like >= 0).nonzero().flatten()
-    shown = spoil(output.drawn[some].float().flatten(0, 1))
+    drawn, wanted = output.drawn[some].float(), frames[output.looks_like[some]].float()
+    if colour_blind:
+        number = torch.arange(len(some), device=some.device)
+        blind = ((number + 1) * colour_blind).floor() > (number * colour_blind).floor()
+        blind = blind.repeat_interleave(frames.shape[1])
+        drawn, wanted = (without_colours(x.flatten(0, 1), blind).unflatten(0, x.shape[:2]) for x in (drawn, wanted))
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=output.drawn.dtype == torch.bfloat16):
-        seen = looks(shown).unflatten(0, (len(some), frames.shape[1]))
-        wanted = looks.of_films(frames)[output.looks_like[some]]
-    return 1 - (seen * wanted[:, None]).sum(-1).mean()
+        seen = looks(spoil(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
+        return 1 - (seen * looks.of_films(wanted)[:, None]).sum(-1).mean()

@@ -14,7 +14,7 @@ from kpm.models.koopman_autoencoder import KoopmanAutoencoder
 from kpm.models.looks import Looks
 from kpm.models.training_swaps import SwapPlan
 from kpm.training import checkpoint
-from kpm.training.looks import learn_looks, looks_loss, spoil
+from kpm.training.looks import learn_looks, looks_loss, spoil, without_colours
 from kpm.training.loop import train
 from kpm.training.losses import koopman_losses
 from tests.training.conftest import small
@@ -103,6 +103,34 @@ def test_spoilt_frames_are_the_same_thing_elsewhere():
     assert centre[whole].std() > 5
 
 
+def test_frames_without_colours_keep_their_edges():
+    frames = wanderers("train", 40).data[:, 0].float() / 255
+    which = torch.arange(40) % 2 == 0
+    torch.manual_seed(1)
+    grey = without_colours(frames, which)
+    assert torch.equal(grey[1::2], frames[1::2])
+    assert torch.equal(grey[::2].amax(1), grey[::2].amin(1))
+    inside = frames.amax(1) > 0
+    level = [(g[0][i].unique(), g[0][~i].unique()) for g, i in zip(grey[::2], inside[::2])]
+    assert all(len(a) == len(b) == 1 for a, b in level)  # one bar before one ground, as before
+    apart = torch.tensor([float(a - b) for a, b in level])
+    assert (apart > 0).any() and (apart < 0).any() and apart.abs().max() < 1.5
+
+
+def test_films_without_colours_are_told_apart_among_themselves(monkeypatch):
+    from kpm.training import looks as module
+
+    data, seen, likenesses = wanderers("train", 10), [], []
+    honest, cross_entropy = module.without_colours, F.cross_entropy
+    monkeypatch.setattr(module, "without_colours", lambda frames, which: (seen.append(which), honest(frames, which))[1])
+    monkeypatch.setattr(F, "cross_entropy", lambda x, y: (likenesses.append(x.detach()), cross_entropy(x, y))[1])
+    learn_looks(data, steps=2, seed=1, colour_blind=0.25)
+    blind = torch.arange(10) < 3  # 0.25 of 10, rounded up
+    assert len(seen) == 2 and all(torch.equal(which, blind.repeat(2)) for which in seen)
+    assert len(likenesses) == 4
+    assert all(torch.equal(x.isinf(), blind[:, None] != blind) for x in likenesses)
+
+
 @pytest.mark.parametrize("method", ["ssm-skd", "skd"])
 def test_a_swap_should_look_like_the_film_whose_static_part_it_has(method, learnt, monkeypatch):
     from kpm.training import looks as module
@@ -137,6 +165,9 @@ def test_a_swap_should_look_like_the_film_whose_static_part_it_has(method, learn
     right = output._replace(drawn=frames[[1, 1, 0, 0, 5, 5]], looks_like=torch.tensor([1, 1, -1, -1, 5, 5]))
     wrong = right._replace(looks_like=torch.tensor([3, 3, -1, -1, 4, 4]))
     assert looks_loss(right, frames, learnt) < 0.2 < looks_loss(wrong, frames, learnt)
+
+    half = looks_loss(right, frames, learnt, 0.5)  # of the four swaps two are looked at without colours
+    assert half != looks_loss(right, frames, learnt) and half < 0.7
 
     # The gradient runs on to the latents that the swap was put together of; without `looks` it stops at the decoder.
     gradient = torch.autograd.grad(loss, [*model.encoder.parameters()], allow_unused=True)
