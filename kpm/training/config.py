@@ -81,6 +81,8 @@ class TrainConfig:
     `swap_channels`. In one process, without --accumulate."""
     looks_steps: int = 2000
     """Steps that this network learns for."""
+    looks_spoil: float = 1.0
+    """How much the frames that it sees are shifted, zoomed, blurred and noisy; less for small forms in large scenes."""
     looks_colour_blind: float = 0.0
     """Such a share of films is shown to it without their colours, for films whose colours say all there is to say."""
     w_mirror: float = 0.0
@@ -154,7 +156,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("between_middle", "between_pixels", "swap_motion", "looks_colour_blind"):
+        for name in ("between_middle", "between_pixels", "swap_motion", "looks_colour_blind", "looks_spoil"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("dropout", "ema"):

@@ -28,7 +28,12 @@ _CONTRAST, _NOISE = 0.3, 0.25
 
 
 def learn_looks(
-    data: SequenceDataset, steps: int, seed: int, colour_blind: float = 0.0, progress_bar: bool = False
+    data: SequenceDataset,
+    steps: int,
+    seed: int,
+    colour_blind: float = 0.0,
+    strength: float = 1.0,
+    progress_bar: bool = False,
 ) -> Looks:
     """A `Looks` for films, in eval mode and without gradients.
 
@@ -47,6 +52,8 @@ def learn_looks(
     colour_blind : float
         Such a share of the films is shown without its colours, and told apart by itself: where colours say all, nothing
         else would be learnt.
+    strength : float
+        How much frames are spoilt, see `spoil`.
     progress_bar : bool
 
     Raises
@@ -71,7 +78,7 @@ def learn_looks(
             first = torch.randint(t, (n,), device=where)
             second = (first + torch.randint(1, t, (n,), device=where)) % t
             pair = torch.cat([films[own, first], films[own, second]])
-            frames = spoil(without_colours(pair, blind.repeat(2)) if colour_blind else pair)
+            frames = spoil(without_colours(pair, blind.repeat(2)) if colour_blind else pair, strength)
             with torch.autocast(where.type, torch.bfloat16):
                 one, other = looks(frames).chunk(2)
             likeness = (one @ other.T / _TEMPERATURE).masked_fill(blind != blind[:, None], -torch.inf)
@@ -89,25 +96,31 @@ def without_colours(frames: Tensor, which: Tensor) -> Tensor:
     return torch.where(which.view(-1, 1, 1, 1), grey, frames)
 
 
-def spoil(frames: Tensor) -> Tensor:
-    """Frames ``(m, c, h, w)`` in [0, 1], each shifted, zoomed, and with its own blur, contrast and noise, at random."""
+def spoil(frames: Tensor, strength: float = 1.0) -> Tensor:
+    """Frames ``(m, c, h, w)`` in [0, 1], each shifted, zoomed, and with its own blur, contrast and noise, at random.
+
+    With a `strength` of 1 by up to a fifth of a side, by up to 1.4, and with noise of up to 0.25. Small forms in a
+    large scene may be lost in so much.
+    """
     m = len(frames)
 
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * frames.new_empty(m, 1, 1, 1).uniform_()
 
     where = frames.new_zeros(m, 2, 3)
-    where[:, 0, 0] = where[:, 1, 1] = draw(-_ZOOM, _ZOOM).exp().flatten()
-    where[:, :, 2] = frames.new_empty(m, 2).uniform_(-_SHIFT, _SHIFT)
+    where[:, 0, 0] = where[:, 1, 1] = draw(-strength * _ZOOM, strength * _ZOOM).exp().flatten()
+    where[:, :, 2] = frames.new_empty(m, 2).uniform_(-strength * _SHIFT, strength * _SHIFT)
     grid = F.affine_grid(where, list(frames.shape), align_corners=False)
     frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
     frames = torch.where(draw(0, 1) < 0.5, frames, F.avg_pool2d(frames, 3, 1, 1))
-    frames = 0.5 + (frames - 0.5) * draw(1 - _CONTRAST, 1 + _CONTRAST)
-    frames = frames + torch.randn_like(frames) * draw(0, _NOISE)
+    frames = 0.5 + (frames - 0.5) * draw(1 - strength * _CONTRAST, 1 + strength * _CONTRAST)
+    frames = frames + torch.randn_like(frames) * draw(0, strength * _NOISE)
     return frames.contiguous(memory_format=torch.channels_last)
 
 
-def looks_loss(output: Output, frames: Tensor, looks: Looks, colour_blind: float = 0.0) -> Tensor:
+def looks_loss(
+    output: Output, frames: Tensor, looks: Looks, colour_blind: float = 0.0, strength: float = 1.0
+) -> Tensor:
     """How unlike the films that they should look like swaps are: 1 less the cosine, mean over their frames.
 
     A swap should look like the film whose static part it has, whatever its motion.
@@ -122,6 +135,8 @@ def looks_loss(output: Output, frames: Tensor, looks: Looks, colour_blind: float
         In eval mode.
     colour_blind : float
         Such a share of the swaps is looked at without colours, and so is the film that each should look like.
+    strength : float
+        How much the swaps are spoilt, see `spoil`.
     """
     assert output.drawn is not None and output.looks_like is not None
     some = (output.looks_like >= 0).nonzero().flatten()
@@ -132,5 +147,5 @@ def looks_loss(output: Output, frames: Tensor, looks: Looks, colour_blind: float
         blind = blind.repeat_interleave(frames.shape[1])
         drawn, wanted = (without_colours(x.flatten(0, 1), blind).unflatten(0, x.shape[:2]) for x in (drawn, wanted))
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=output.drawn.dtype == torch.bfloat16):
-        seen = looks(spoil(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
+        seen = looks(spoil(drawn.flatten(0, 1), strength)).unflatten(0, drawn.shape[:2])
         return 1 - (seen * looks.of_films(wanted)[:, None]).sum(-1).mean()

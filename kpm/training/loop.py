@@ -252,7 +252,8 @@ def _looks(config: TrainConfig, run: RunFolder, data: SequenceDataset, progress_
     """The run's `Looks`: learnt when it begins, and the same when it goes on."""
     path = run.folder / "looks.safetensors"
     if not path.is_file():
-        learnt = learn_looks(data, config.looks_steps, config.seed, config.looks_colour_blind, progress_bar)
+        how = config.looks_steps, config.seed, config.looks_colour_blind, config.looks_spoil
+        learnt = learn_looks(data, *how, progress_bar)
         checkpoint.save(path, learnt.state_dict(), {})
     looks = Looks(data.shape[1])
     looks.load_state_dict(checkpoint.read(path)[0])

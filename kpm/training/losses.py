@@ -45,7 +45,8 @@ def koopman_losses(
     if output.returned is not None:
         terms["swap"] = config.w_swap * swap_loss(output)
     if looks is not None and output.drawn is not None:
-        terms["looks"] = config.w_looks * looks_loss(output, frames, looks, config.looks_colour_blind)
+        how = config.looks_colour_blind, config.looks_spoil
+        terms["looks"] = config.w_looks * looks_loss(output, frames, looks, *how)
     pixels = config.w_reconstruction, config.w_absolute
     if output.between is not None:
         terms["between"] = config.w_between * between_loss(output, *pixels, config.between_pixels)

@@ -153,7 +153,7 @@ for _dataset in ("sprites", "dsprites", "moving_dsprites", "shapes3d"):
     for _name in dict.fromkeys((_dataset, _dataset if _dataset == "sprites" else f"{_dataset}_rerender")):
         _spoilt = {"accuracy_test_spoilt": 3e-3, "frame_accuracy_test_spoilt": 3e-3}
         evaluator(f"judge_{_name}", tolerance=5e-4, absolute=_spoilt)(judge)
-        for _method in ("skd", "skd_wide", "ssm_skd", "ssm_skd_axes"):
+        for _method in ("skd", "skd_wide", "ssm_skd", "ssm_skd_axes", "ssm_skd_looks"):
             # Float32 convolutions differ in the last digits between processors.
             for _split in ("", "_paper"):  # of Sprites, the authors' split too
                 evaluator(f"{_method}_{_name}{_split}", tolerance=1e-3, absolute=_SWAPS)(autoencoder)

@@ -38,11 +38,11 @@ class Session:
     def quick(self) -> bool:
         return self.profile == "quick"
 
-    def show(self, figure: Figure, name: str, alt: str = "") -> None:
-        """Display `figure` under the cell and save it as ``NAME.png`` in the run's folder."""
+    def show(self, figure: Figure, name: str, alt: str = "", colours: int = 128) -> None:
+        """Display `figure` under the cell, in so many colours, and save it as ``NAME.png`` in the run's folder."""
         from IPython.display import display
 
-        png = render(figure)
+        png = render(figure, colours)
         with files.atomic(self.out / f"{name}.png") as part:
             part.write_bytes(png)
         width = Image.open(io.BytesIO(png)).width

@@ -135,7 +135,7 @@ def test_films_without_colours_are_told_apart_among_themselves(monkeypatch):
 def test_a_swap_should_look_like_the_film_whose_static_part_it_has(method, learnt, monkeypatch):
     from kpm.training import looks as module
 
-    monkeypatch.setattr(module, "spoil", lambda frames: frames)
+    monkeypatch.setattr(module, "spoil", lambda frames, strength: frames)
     data = wanderers("train", 6)
     frames = data.to_float(data.data)
     config = small(method, w_looks=3.0, w_swap=2.0)
