@@ -1,12 +1,15 @@
 """A dataset and a config small enough to train in a second."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from kpm.datasets.base import SequenceDataset
+from kpm.training import checkpoint
 from kpm.training.config import preset
+from kpm.training.loop import train
 
 
 def moving_squares(split: str, n: int) -> SequenceDataset:
@@ -53,3 +56,17 @@ def small(method="ssm-skd", **changes):
     sizes = {"latent_dim": 9, "hidden_dim": 10, "static_size": 1 if method == "ssm-skd" else 3, "width": 4}
     small = {"batch_size": 4, "steps": 12, "precision": "32-true", "validate_every": 1, "warmup_steps": 4, "ema": 0.9}
     return dataclasses.replace(preset(method), **(sizes | small | changes))
+
+
+def run(config, folder, data, **options):
+    return train(config, folder, data=data, device="cpu", progress_bar=False, **options)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(folder / "last.safetensors")[0]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name

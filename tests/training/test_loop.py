@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -16,25 +15,10 @@ import torch
 
 from kpm.errors import UserError
 from kpm.training import checkpoint
-from kpm.training.config import command as config_command
 from kpm.training.loop import train
 from kpm.training.losses import NonFiniteLoss
 from kpm.training.run_folder import Log
-from tests.training.conftest import moving_squares, small, with_mirror_images
-
-
-def run(config, folder, data, **options):
-    return train(config, folder, data=data, device="cpu", progress_bar=False, **options)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.read(folder / "last.safetensors")[0]
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+from tests.training.conftest import assert_same, moving_squares, run, small, weights
 
 
 def test_it_learns(config, data, tmp_path):
@@ -154,74 +138,11 @@ def test_best_weights_know_their_own_time(data, tmp_path):
     assert meta["data"]["train"] == {"name": "squares", "source": "synthetic", "split": "train", "sequences": 21}
 
 
-def test_a_run_can_start_from_weights_and_counts_what_made_them(data, tmp_path):
-    first = run(small(steps=10), tmp_path / "first", data)
-    start = str(tmp_path / "first/best.safetensors")
-    second = run(small(steps=1, init=start, learning_rate=1e-12, warmup_steps=0, ema=0.0), tmp_path / "second", data)
-    a, b = (checkpoint.read(tmp_path / f"{n}/best.safetensors") for n in ("first", "second"))
-    for name, value in a[0].items():
-        if "running" not in name and "num_batches" not in name:  # one step moves the statistics
-            torch.testing.assert_close(b[0][name], value, rtol=0, atol=1e-9)
-    assert b[1]["progress"]["before_steps"] == first.best["step"] > 0
-    assert b[1]["progress"]["before_wall_s"] == pytest.approx(a[1]["progress"]["wall_s"])
-    assert second.steps == 1
-    assert b[1]["progress"]["before_commands"] == [config_command(a[1]["train"], first.best["step"])]
-    with pytest.raises(UserError, match=r"init: best.safetensors is a model of other sizes"):
-        run(small(init=start, latent_dim=10), tmp_path / "third", data)
-    with pytest.raises(UserError, match=r"^init: no checkpoint 'nothing'; "):
-        run(small(init="nothing"), tmp_path / "fourth", data)
-
-
-def test_weights_of_a_decoder_with_fewer_units_are_widened(data, tmp_path):
-    run(small(steps=3), tmp_path / "first", data)
-    start = str(tmp_path / "first/last.safetensors")
-    wide = small(steps=1, init=start, hidden_dim=14, learning_rate=1e-12, warmup_steps=0, ema=0.0)
-    run(wide, tmp_path / "wide", data)
-    a, b = (checkpoint.load_model(tmp_path / f"{n}/last.safetensors")[0] for n in ("first", "wide"))
-    z = torch.randn(2, 8, 9)
-    hidden = [m.decoder.lstm(z)[0] for m in (a, b)]  # statistics of the convolutions moved with the step
-    assert hidden[1].shape[-1] == 14
-    torch.testing.assert_close(hidden[1][..., :10], hidden[0])
-    with pytest.raises(UserError, match=r"init: last.safetensors is a model of other sizes"):
-        run(small(init=start, hidden_dim=9), tmp_path / "narrow", data)
-
-
-def test_a_run_on_films_of_ones_own_can_be_gone_on_from(data, tmp_path):
-    config = small(steps=2, dataset="squares")
-    run(config, tmp_path / "first", data)
-    run(dataclasses.replace(config, init=str(tmp_path / "first/last.safetensors")), tmp_path / "second", data)
-    progress = checkpoint.read(tmp_path / "second/last.safetensors")[1]["progress"]
-    (line,) = progress["before_commands"]
-    assert line.startswith("kpm train ssm-skd --dataset squares ") and "--width 4" in line and "--steps 2" in line
-
-
 @pytest.mark.parametrize("hours", [-1.0, float("nan")])
 def test_hours_are_not_negative(data, tmp_path, hours):
     with pytest.raises(UserError, match=rf"max_hours must be at least 0, got {hours}"):
         run(small(), tmp_path / "run", data, max_hours=hours)
     assert not (tmp_path / "run").exists()
-
-
-def test_weights_get_axes_and_have_them_turned_again_if_asked(data, tmp_path, monkeypatch):
-    from kpm.models.channel_basis import ChannelBasis
-    from kpm.training import loop
-
-    draw = torch.Generator().manual_seed(1)
-    matrix = torch.randn(9, 9, generator=draw, dtype=torch.float64)
-    monkeypatch.setattr(loop, "independent_basis", lambda model, films: ChannelBasis.of(matrix))
-    still = dict(steps=1, learning_rate=1e-12, warmup_steps=0, ema=0.0, axes=True)
-    run(small(steps=2), tmp_path / "plain", data)
-    start = "plain"
-    for name, options, wanted in (
-        ("given", {}, matrix.T),
-        ("kept", {}, matrix.T),
-        ("turned", {"turn_axes": True}, matrix.T @ matrix.T),
-    ):
-        init = str(tmp_path / start / "last.safetensors")
-        run(small(init=init, **still, **options), tmp_path / name, data)
-        found = weights(tmp_path / name)["model.encoder.axes.weight"]
-        torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-4)
-        start = name
 
 
 def test_a_folder_in_use_is_refused(data, tmp_path):
@@ -248,122 +169,6 @@ def test_a_non_finite_loss_names_step_and_term_and_keeps_the_checkpoint(data, tm
     with pytest.raises(NonFiniteLoss, match="step 8: loss term 'prediction' is not finite"):
         run(small(steps=12), tmp_path / "run", data, resume=True)
     assert_same(before, weights(tmp_path / "run"))
-
-
-def test_a_share_of_the_predictions_is_decoded_in_training_and_all_in_validation(data, tmp_path, monkeypatch):
-    from kpm.training import loop
-
-    honest, seen = loop.koopman_losses, []
-
-    def watched(output, frames, config, looks):
-        seen.append((len(output.prediction), len(frames)))
-        return honest(output, frames, config, looks)
-
-    monkeypatch.setattr(loop, "koopman_losses", watched)
-    run(small(steps=2, prediction_share=0.3), tmp_path / "run", data)
-    assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
-    assert {s for s in seen if s[1] != 4} == {(5, 5)}
-
-
-def test_a_share_of_the_predictions_needs_one_process(data, tmp_path):
-    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"prediction_share: 0\.5 needs one process, there are 2"):
-        run(small(prediction_share=0.5), tmp_path / "run", data, team=two)
-
-
-def test_a_share_of_a_batch_is_swapped_in_training_and_all_in_validation(data, tmp_path, monkeypatch):
-    from kpm.training import loop
-
-    honest, seen = loop.koopman_losses, []
-
-    def watched(output, frames, config, looks):
-        assert len(output.swapped) == len(output.between)
-        seen.append((len(output.swapped), len(frames)))
-        return honest(output, frames, config, looks)
-
-    monkeypatch.setattr(loop, "koopman_losses", watched)
-    result = run(small(steps=2, w_swap=0.1, w_between=0.1, swap_share=0.3), tmp_path / "run", data)
-    assert {s for s in seen if s[1] == 4} == {(2, 4)}  # 0.3 of 4, rounded up
-    assert {s for s in seen if s[1] != 4} == {(5, 5)}
-    assert result.history[-1]["swap"] > 0 and result.history[-1]["between"] > 0
-
-
-def test_films_that_are_mirror_images_of_each_other_are_looked_at(data, tmp_path, monkeypatch):
-    """Half the squares move left as well: a share of a batch in training, all of them in validation."""
-    from kpm.training import loop
-
-    honest, seen = loop.koopman_losses, []
-
-    def watched(output, frames, config, looks):
-        images = output.mirror_images
-        seen.append((0 if images is None else len(images), len(frames)))
-        return honest(output, frames, config, looks)
-
-    monkeypatch.setattr(loop, "koopman_losses", watched)
-    both_ways = [with_mirror_images(d, n) for d, n in zip(data, (16, 4))]
-    result = run(small(steps=6, w_mirror=0.1, mirror_share=0.3), tmp_path / "run", both_ways)
-    in_training = [s[0] for s in seen if s[1] == 4]
-    assert len(in_training) == 6 and max(in_training) == 2  # 0.3 of 4, rounded up
-    assert {s[0] for s in seen if s[1] == 9} == {8}
-    assert result.history[-1]["mirror"] > 0
-    with pytest.raises(UserError, match=r"w_mirror: no film of 'squares' \(train\) is the mirror image of another"):
-        run(small(w_mirror=0.5), tmp_path / "other", data)
-    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"w_mirror: needs one process, there are 2"):
-        run(small(w_mirror=0.5), tmp_path / "run", data, team=two)
-
-
-def test_a_last_stage_trains_the_decoder_alone(config, data, tmp_path):
-    run(config, tmp_path / "first", data)
-    best = tmp_path / "first/best.safetensors"
-    last = dataclasses.replace(config, init=str(best), decoder_only=True, w_between=1.0, swap_share=1.0, ema=0.5)
-    result = run(last, tmp_path / "whole", data)
-    assert result.history[-1]["between"] > 0 and "swap" not in result.history[-1]
-    before, after = checkpoint.load_model(best)[0], checkpoint.load_model(tmp_path / "whole/best.safetensors")[0]
-    assert_same(before.encoder.state_dict(), after.encoder.state_dict())
-    for name, value in after.decoder.state_dict().items():
-        kept = "running" in name or "tracked" in name  # of batch norm
-        assert torch.equal(value, before.decoder.state_dict()[name]) == kept, name
-
-    run(dataclasses.replace(last, steps=7), tmp_path / "cut", data)
-    run(last, tmp_path / "cut", data, resume=True)
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"decoder_only: needs one process, there are 2"):
-        run(dataclasses.replace(last, w_between=0.0, swap_share=0.25), tmp_path / "other", data, team=two)
-
-
-def test_validation_looks_at_batches_of_one_size():
-    """SKD's operator of the two films that 66 leave over 64 would be far from that of a batch."""
-    from kpm.models.koopman_autoencoder import KoopmanAutoencoder
-    from kpm.training.loop import validate
-
-    model = KoopmanAutoencoder(small("skd").model())
-    sizes = []
-    model.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
-    validate(model, moving_squares("validation", 66), small("skd", w_swap=0.1))
-    assert sizes == [33, 33]
-
-
-def test_every_validation_draws_the_same_partners():
-    from kpm.models.koopman_autoencoder import KoopmanAutoencoder
-    from kpm.training.loop import validate
-
-    model, scores, left = KoopmanAutoencoder(small().model()), [], []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        scores.append(validate(model, moving_squares("validation", 5), small(w_swap=0.1)))
-        left.append(torch.rand(1))
-    assert scores[0] == scores[1] and scores[0]["swap"] > 0
-    assert left[0] != left[1]  # and what is drawn elsewhere is none of its business
-
-
-def test_swaps_need_one_process_and_two_films(data, tmp_path):
-    two = types.SimpleNamespace(size=2, device=torch.device("cpu"))
-    for name in ("w_swap", "w_between"):
-        with pytest.raises(UserError, match=rf"{name}: needs one process and two films, there are 2 and 4"):
-            run(small(**{name: 0.5}), tmp_path / "run", data, team=two)
 
 
 def test_a_run_from_before_a_setting_existed_had_its_default(data, tmp_path):
