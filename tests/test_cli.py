@@ -70,6 +70,7 @@ def test_mistakes_are_one_line_with_the_nearest_name(capsys, argv, near):
         (["--w-between", "1", "--batch-size", "1"], "w_between: a swap needs two films"),
         (["--w-looks", "1", "--accumulate", "2"], "w_looks: a swap needs two films, and the whole batch at once"),
         (["--looks-steps", "0"], "looks_steps must be at least 1, got 0"),
+        (["--looks-spoil", "0.5"], "looks_spoil: nothing looks at swaps without w_looks"),
         (["--looks-spoil", "-1"], "looks_spoil must lie in [0, 1], got -1.0"),
         (["--looks-colour-blind", "2"], "looks_colour_blind must lie in [0, 1], got 2.0"),
         (["--decoder-only"], "decoder_only: without init there is no encoder to keep"),

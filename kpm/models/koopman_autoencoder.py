@@ -71,7 +71,8 @@ class Output(NamedTuple):
 
     `prediction` may hold the first films only (`KoopmanAutoencoder.forward`). `swapped`, if asked for, are latents of
     the first films with a part of another film, and `returned` what the encoder makes of the frames they decode to.
-    `drawn` ``(k, t, c, h, w)`` are these frames, and `looks_like` ``(k,)`` the films whose static part is in them.
+    `drawn` ``(k, t, c, h, w)`` are these frames, and `looks_like` ``(k,)`` the films whose static part is in them, -1
+    where it is of two films.
     `between` are frames of the same films with a part from between two others, and `ends` ``(2, n, t, c, h, w)`` with
     that part of either. `mirrored` ``(m, t, c, h, w)`` are frames of some films' looks with the motion of others, and
     `mirror_images` these others. `borrowed` ``(k, t, c, h, w)`` are frames of the films `borrowers` with the dynamic
@@ -267,11 +268,12 @@ class KoopmanAutoencoder(nn.Module):
         return output
 
     def _swapped(self, z: Tensor, plan: SwapPlan, static_map: Tensor | None) -> Swaps:
-        """Swaps of latents in their precision; a gradient runs through those that are looked at, and no others."""
+        """Swaps of latents in their precision; a gradient runs on through those that are looked at, and no others."""
         learns = torch.set_grad_enabled(plan.looks and torch.is_grad_enabled())
         with learns, torch.autocast(z.device.type, enabled=False):
             swaps = swap_with_next(*self._parts(z, static_map), plan)
         nearer, other, between = (x.to(z.dtype) for x in swaps[:3])
+        nearer = torch.where((swaps.looks_like >= 0).view(-1, 1, 1), nearer, nearer.detach())
         return Swaps(nearer, other.detach(), between.detach(), swaps.looks_like)
 
     def _parts(self, z: Tensor, static_map: Tensor | None) -> tuple[Tensor, Tensor]:

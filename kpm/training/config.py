@@ -69,7 +69,7 @@ class TrainConfig:
     """Such a share of these swaps takes the partner's dynamic part, the others its static part."""
     w_between: float = 0.0
     """Weight of a loss on these swaps (not in the thesis): a part from between two films is to be decoded as that of
-    one of the two, so that no picture is a ghost of two motions. Without w_swap only the points between learn."""
+    one of the two, so that no picture is a ghost of two motions. Without w_swap and w_looks only such points learn."""
     between_middle: float = 0.0
     """Such a share of these points between is from the middle third, where ghosts are."""
     between_pixels: float = 0.0
@@ -77,7 +77,8 @@ class TrainConfig:
     the whole film."""
     w_looks: float = 0.0
     """Weight of a loss on these swaps (not in the thesis): a swap has to look like the film whose static part it has,
-    by a network that learns beforehand, without labels, what frames of one film have in common. Not for the swaps of
+    by a network that learns beforehand, without labels, what frames of one film have in common. The gradients of this
+    and of the swap loss then run on to the latents that a swap was put together of. Not for the swaps of
     `swap_channels`. In one process, without --accumulate."""
     looks_steps: int = 2000
     """Steps that this network learns for."""
@@ -179,6 +180,10 @@ class TrainConfig:
         for name in ("between_middle", "between_pixels"):
             if getattr(self, name) and not self.w_between:
                 raise UserError(f"{name}: there are no points between without w_between")
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name.startswith("looks_")}
+        for name, default in defaults.items():
+            if getattr(self, name) != default and not self.w_looks:
+                raise UserError(f"{name}: nothing looks at swaps without w_looks")
         for name in ("w_mirror", "w_borrowed"):
             if getattr(self, name) and self.accumulate > 1:
                 raise UserError(f"{name}: looks at the whole batch at once (no accumulate)")
@@ -206,7 +211,13 @@ class TrainConfig:
     def quick(self) -> TrainConfig:
         """A minute on two cores: enough to see the losses fall, not to learn the data."""
         return dataclasses.replace(
-            self, steps=120, batch_size=16, learning_rate=2e-3, warmup_steps=20, validation_sequences=64
+            self,
+            steps=120,
+            batch_size=16,
+            learning_rate=2e-3,
+            warmup_steps=20,
+            validation_sequences=64,
+            **({"looks_steps": 100} if self.w_looks else {}),
         )
 
 

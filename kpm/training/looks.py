@@ -33,6 +33,7 @@ def learn_looks(
     seed: int,
     colour_blind: float = 0.0,
     strength: float = 1.0,
+    bf16: bool = False,
     progress_bar: bool = False,
 ) -> Looks:
     """A `Looks` for films, in eval mode and without gradients.
@@ -54,17 +55,21 @@ def learn_looks(
         else would be learnt.
     strength : float
         How much frames are spoilt, see `spoil`.
+    bf16 : bool
+        Whether convolutions may be in bf16.
     progress_bar : bool
 
     Raises
     ------
     UserError
-        For too few films or frames.
+        For too few films or frames, and for grey films that are to be seen without colours.
     """
     n, t = min(_FILMS, len(data)), data.shape[0]
     if n < 2 or t < 2:
         raise UserError(f"w_looks: needs two films of two frames each, {data.name!r} has {len(data)} of {t}")
     where = next(iter(data.factors.values())).device
+    if colour_blind and data.shape[1] == 1:
+        raise UserError(f"looks_colour_blind: the films of {data.name!r} have no colours")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         looks = Looks(data.shape[1]).to(where)
@@ -74,12 +79,15 @@ def learn_looks(
         for step in tqdm(range(steps), desc="looks", unit="step", disable=not progress_bar):
             for group in optimizer.param_groups:  # falls to zero over the last third
                 group["lr"] = _RATE * min(1.0, 3 * (steps - step) / steps)
-            films = data.to_float(data[torch.randint(len(data), (n,), device=where)])
+            # Of few films none is drawn twice: it would have to be told from itself.
+            few = len(data) == n
+            index = torch.randperm(n, device=where) if few else torch.randint(len(data), (n,), device=where)
+            films = data.to_float(data[index])
             first = torch.randint(t, (n,), device=where)
             second = (first + torch.randint(1, t, (n,), device=where)) % t
             pair = torch.cat([films[own, first], films[own, second]])
             frames = spoil(without_colours(pair, blind.repeat(2)) if colour_blind else pair, strength)
-            with torch.autocast(where.type, torch.bfloat16):
+            with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
                 one, other = looks(frames).chunk(2)
             likeness = (one @ other.T / _TEMPERATURE).masked_fill(blind != blind[:, None], -torch.inf)
             loss = F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)
@@ -112,7 +120,7 @@ def spoil(frames: Tensor, strength: float = 1.0) -> Tensor:
     where[:, :, 2] = frames.new_empty(m, 2).uniform_(-strength * _SHIFT, strength * _SHIFT)
     grid = F.affine_grid(where, list(frames.shape), align_corners=False)
     frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
-    frames = torch.where(draw(0, 1) < 0.5, frames, F.avg_pool2d(frames, 3, 1, 1))
+    frames = torch.where(draw(0, 1) < 1 - 0.5 * strength, frames, F.avg_pool2d(frames, 3, 1, 1))
     frames = 0.5 + (frames - 0.5) * draw(1 - strength * _CONTRAST, 1 + strength * _CONTRAST)
     frames = frames + torch.randn_like(frames) * draw(0, strength * _NOISE)
     return frames.contiguous(memory_format=torch.channels_last)
@@ -142,10 +150,11 @@ def looks_loss(
     some = (output.looks_like >= 0).nonzero().flatten()
     drawn, wanted = output.drawn[some].float(), frames[output.looks_like[some]].float()
     if colour_blind:
-        number = torch.arange(len(some), device=some.device)
-        blind = ((number + 1) * colour_blind).floor() > (number * colour_blind).floor()
+        blind = torch.randperm(len(some), device=some.device) < round(colour_blind * len(some))
         blind = blind.repeat_interleave(frames.shape[1])
         drawn, wanted = (without_colours(x.flatten(0, 1), blind).unflatten(0, x.shape[:2]) for x in (drawn, wanted))
+    with torch.autocast(frames.device.type, enabled=False):  # places of pixels need more digits than bf16 has
+        shown = spoil(drawn.flatten(0, 1), strength)
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=output.drawn.dtype == torch.bfloat16):
-        seen = looks(spoil(drawn.flatten(0, 1), strength)).unflatten(0, drawn.shape[:2])
+        seen = looks(shown).unflatten(0, drawn.shape[:2])
         return 1 - (seen * looks.of_films(wanted)[:, None]).sum(-1).mean()

@@ -142,7 +142,7 @@ def train(
         known = static_map(model, train_data) if config.decoder_only else None
         run.begin(state.step)
         started = saved = time.monotonic()
-        looks = _looks(config, run, train_data, progress_bar) if config.w_looks else None
+        looks = _looks(config, run, train_data, state.precision, progress_bar) if config.w_looks else None
         aids = [Aids(found, known, looks) for found in twins]
 
         machine = environment.report({"train": config.seed}) if team.first else None
@@ -248,13 +248,14 @@ class Aids:
     looks: Looks | None = None
 
 
-def _looks(config: TrainConfig, run: RunFolder, data: SequenceDataset, progress_bar: bool) -> Looks:
+def _looks(config: TrainConfig, run: RunFolder, data: SequenceDataset, precision: str, progress_bar: bool) -> Looks:
     """The run's `Looks`: learnt when it begins, and the same when it goes on."""
     path = run.folder / "looks.safetensors"
-    if not path.is_file():
-        how = config.looks_steps, config.seed, config.looks_colour_blind, config.looks_spoil
-        learnt = learn_looks(data, *how, progress_bar)
-        checkpoint.save(path, learnt.state_dict(), {})
+    bf16 = precision == "bf16-mixed"
+    how = config.looks_steps, config.seed, config.looks_colour_blind, config.looks_spoil, bf16
+    about = {"looks": list(how), "data": run.data["train"]}
+    if not path.is_file() or checkpoint.read(path)[1] != about:
+        checkpoint.save(path, learn_looks(data, *how, progress_bar).state_dict(), about)
     looks = Looks(data.shape[1])
     looks.load_state_dict(checkpoint.read(path)[0])
     return looks.to(next(iter(data.factors.values())).device).eval().requires_grad_(False)

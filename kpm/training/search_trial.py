@@ -150,5 +150,5 @@ def _fresh_if_nothing_to_resume(folder: Path, asked: Callable[[], int | None]) -
 
 def tidy(folder: Path, keep: bool) -> None:
     """Of a finished trial keep the log and config, and the best weights if asked."""
-    for name in ("last.safetensors", *(() if keep else ("best.safetensors",))):
+    for name in ("last.safetensors", "looks.safetensors", *(() if keep else ("best.safetensors",))):
         (folder / name).unlink(missing_ok=True)

@@ -55,7 +55,9 @@ def test_a_share_of_the_points_between_is_from_about_half_way(middle):
 def test_a_share_of_swaps_takes_the_dynamic_part(motion, wanted):
     torch.manual_seed(1)
     static, dynamic = torch.randn(2, 11, 4, 3, dtype=torch.float64)
-    nearer = swap_with_next(static, dynamic, SwapPlan(10, motion=motion)).nearer
+    nearer, _, _, looks_like = swap_with_next(static, dynamic, SwapPlan(10, motion=motion))
+    rest = nearer - static[looks_like]  # each has the whole static part of the film that it should look like
+    assert all(((row - dynamic).flatten(1).norm(dim=1) < 1e-9).any() for row in rest)
     looks = (nearer - static[:10]).flatten(1)
     taken = [bool(((row - dynamic.flatten(1)).norm(dim=1) < 1e-9).any()) for row in looks]
     assert sum(taken) == wanted
