@@ -209,7 +209,7 @@ def plot_losses_by_factor(
             x = np.arange(len(factors)) + (i - (len(series) - 1) / 2) * width
             loss = [abs(rows[swap][f] - targets[swap][f]) for f in factors]
             ax.bar(x, loss, width * 0.92, color=colour, label=name)
-        ax.set_xticks(range(len(factors)), factors)
+        ax.set_xticks(range(len(factors)), factors, fontsize=9 if len(factors) > 5 else 10)
         ax.tick_params(axis="x", length=0)
         ax.set_title(swap, loc="left")
         ax.grid(axis="x", visible=False)
