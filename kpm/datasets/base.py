@@ -136,6 +136,11 @@ class SequenceDataset:
         """uint8 frames as floats in [0, 1], the form the models take."""
         return frames.to(dtype) / self.scale
 
+    @property
+    def device(self) -> torch.device:
+        """Where the labels are, and so where sequences are composed."""
+        return next(iter(self.factors.values())).device
+
     def to(self, device: torch.device | str) -> SequenceDataset:
         """The same dataset with its labels, and so its composition, on `device`."""
         return dataclasses.replace(self, factors={k: v.to(device) for k, v in self.factors.items()})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kpm.models.layers import Conv2d
+from kpm.models.layers import Conv2d, block
 from kpm.solvers import checks
 
 
@@ -56,9 +56,7 @@ class Judge(nn.Module):
         super().__init__()
         self.config = config
         sizes = [config.channels, *(config.width * 2**i for i in range(4))]
-        blocks = [
-            nn.Sequential(Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)) for a, b in zip(sizes, sizes[1:])
-        ]
+        blocks = [block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])]
         self.cnn = nn.Sequential(*blocks)
         self.frame_features = nn.Sequential(nn.Linear(16 * sizes[-1], config.features), nn.LeakyReLU(0.2))
         self.rnn = nn.GRU(config.features, config.memory, batch_first=True, bidirectional=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kpm.models import koopman, shared_batch
-from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d
+from kpm.models.layers import Conv2d, ConvTranspose2d, Seed2d, block
 from kpm.models.similar_motion import lend_motion
 from kpm.models.training_swaps import SwapPlan, Swaps, swap_with_next
 from kpm.solvers import Split, checks
@@ -97,10 +97,6 @@ class Output(NamedTuple):
     borrowers: Tensor | None = None
 
 
-def _block(layer: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))
-
-
 def _like(net: nn.Module, x: Tensor) -> Tensor:
     """`x` in the precision of `net`, which is float32 unless it was made for inference."""
     return x.to(next(net.parameters()).dtype)
@@ -114,7 +110,7 @@ class Encoder(nn.Module):
         w, k = config.width, config.latent_dim
         sizes = [config.channels, w, 2 * w, 4 * w, 8 * w]
         self.cnn = nn.Sequential(
-            *(_block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
+            *(block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
             nn.Sequential(Conv2d(8 * w, k, 4, 1, 0), nn.BatchNorm2d(k), nn.Tanh()),
         )
         self.lstm = nn.LSTM(k, k, batch_first=True) if config.recurrent else None
@@ -143,8 +139,8 @@ class Decoder(nn.Module):
         self.lstm = nn.LSTM(config.latent_dim, h, batch_first=True) if config.recurrent else None
         self.linear = None if config.recurrent else nn.Linear(config.latent_dim, h)
         self.cnn = nn.Sequential(
-            _block(Seed2d(h, 8 * w, 4), 8 * w),
-            *(_block(ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
+            block(Seed2d(h, 8 * w, 4), 8 * w),
+            *(block(ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])),
             nn.Sequential(ConvTranspose2d(w, config.channels, 4, 2, 1), nn.Sigmoid()),
         )
 

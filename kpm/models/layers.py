@@ -72,3 +72,8 @@ class Seed2d(nn.ConvTranspose2d):
         weight = self.weight.permute(0, 2, 3, 1).reshape(channels, -1)  # outputs in channels-last order
         y = F.linear(x.reshape(n, channels), weight.t(), self.bias.repeat(height * width))
         return y.view(n, height, width, out).permute(0, 3, 1, 2)
+
+
+def block(layer: nn.Module, channels: int) -> nn.Sequential:
+    """A convolution to so many channels, normalised over the batch, and a leaky ReLU."""
+    return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))

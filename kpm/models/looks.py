@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpm.models.layers import Conv2d
+from kpm.models.layers import Conv2d, block
 
 _WIDTH, _HIDDEN, _SIZE = 16, 128, 16
 
@@ -23,9 +23,7 @@ class Looks(nn.Module):
     def __init__(self, channels: int = 3):
         super().__init__()
         sizes = [channels, _WIDTH, 2 * _WIDTH, 4 * _WIDTH, 4 * _WIDTH]
-        blocks = [
-            nn.Sequential(Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)) for a, b in zip(sizes, sizes[1:])
-        ]
+        blocks = [block(Conv2d(a, b, 4, 2, 1), b) for a, b in zip(sizes, sizes[1:])]
         last = nn.Sequential(nn.Linear(4 * sizes[-1], _HIDDEN), nn.LeakyReLU(0.2), nn.Linear(_HIDDEN, _SIZE))
         self.net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(2), nn.Flatten(), last)
         self.to(memory_format=torch.channels_last)

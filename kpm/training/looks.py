@@ -67,7 +67,7 @@ def learn_looks(
     n, t = min(_FILMS, len(data)), data.shape[0]
     if n < 2 or t < 2:
         raise UserError(f"w_looks: needs two films of two frames each, {data.name!r} has {len(data)} of {t}")
-    where = next(iter(data.factors.values())).device
+    where = data.device
     if colour_blind and data.shape[1] == 1:
         raise UserError(f"looks_colour_blind: the films of {data.name!r} have no colours")
     with torch.random.fork_rng():

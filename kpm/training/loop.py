@@ -258,7 +258,7 @@ def _looks(config: TrainConfig, run: RunFolder, data: SequenceDataset, precision
         checkpoint.save(path, learn_looks(data, *how, progress_bar).state_dict(), about)
     looks = Looks(data.shape[1])
     looks.load_state_dict(checkpoint.read(path)[0])
-    return looks.to(next(iter(data.factors.values())).device).eval().requires_grad_(False)
+    return looks.to(data.device).eval().requires_grad_(False)
 
 
 def gradients(

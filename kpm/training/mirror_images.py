@@ -32,7 +32,7 @@ def find_mirror_images(data: SequenceDataset, tolerance: float = 5e-3) -> Tensor
     def coarse(frames: Tensor) -> Tensor:
         return F.avg_pool2d(frames.flatten(0, 1), _COARSE).reshape(len(frames), -1)
 
-    every = torch.arange(len(data), device=next(iter(data.factors.values())).device).split(_CHUNK)
+    every = torch.arange(len(data), device=data.device).split(_CHUNK)
     means = torch.cat([coarse(data.to_float(data[index])) for index in every])
     found = []
     for index in every:
